@@ -1,0 +1,148 @@
+"""Canonical JSON and content addresses.
+
+The one rule: equal values give equal bytes, in every process and on every machine.
+
+Bytes are those of RFC 8785 wherever RFC 8785 defines them exactly. It maps every number to a double, so an
+integer beyond 2**53 has no exact form there; Cedar's `Long` has 64 bits. Such an integer is written as plain
+decimal digits (which JSON permits), and a value that mixes one with a float is refused rather than rounded.
+
+Speed: `msgspec` writes a record in under a microsecond; `rfc8785` (24 µs) is used only where a float or a
+non-ASCII member name occurs, for number format and UTF-16 member order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+import rfc8785
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+"""A JSON value as Python holds it."""
+
+_encoder = msgspec.json.Encoder(order="sorted")
+_SAFE = 2**53 - 1
+_INT64 = range(-(2**63), 2**63)
+
+
+class NotCanonical(ValueError):  # noqa: N818 - named for what the value is
+    """The value has no canonical form: NaN, an integer beyond 64 bits, a lone surrogate, not JSON."""
+
+
+def canonical(value: Json) -> str:
+    """Return the canonical JSON text of `value`.
+
+    Raises:
+        NotCanonical: naming what is wrong and, for members, where.
+
+    Example:
+        >>> canonical({"b": 1, "a": [True, None, "é"]})
+        '{"a":[true,null,"é"],"b":1}'
+        >>> canonical(9007199254740993)
+        '9007199254740993'
+    """
+    try:
+        if _needs_rfc8785(value):
+            return rfc8785.dumps(_doubles(value)).decode()
+        return _encoder.encode(value).decode()
+    except _Unfit:
+        where, why = next(_faults(value, "$"))
+        raise NotCanonical(f"value has no canonical JSON form: {why} at {where}") from None
+    except (rfc8785.CanonicalizationError, TypeError, UnicodeError, OverflowError, RecursionError) as exc:
+        raise NotCanonical(f"value has no canonical JSON form: {exc}") from exc
+
+
+class _Unfit(Exception):  # noqa: N818 - never leaves this module
+    """Something in the value is not JSON; where it is, is looked for only then."""
+
+
+def _needs_rfc8785(value: Json) -> bool:
+    """Whether a float or a non-ASCII member name occurs. Every member is looked at; this is the hot path."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return False
+    if kind is int:
+        if value not in _INT64:
+            raise _Unfit
+        return False
+    if kind is dict:
+        slow = False
+        for key, item in value.items():  # type: ignore[union-attr]  # mypy does not narrow by `type(…) is`
+            if type(key) is not str:
+                raise _Unfit
+            slow |= not key.isascii()
+            if type(item) is not str:
+                slow |= _needs_rfc8785(item)
+        return slow
+    if kind in (list, tuple):
+        return any([_needs_rfc8785(item) for item in value])  # type: ignore[union-attr]  # as above
+    if kind is float:
+        return True
+    raise _Unfit
+
+
+def _doubles(value: Json) -> Json:
+    """Write integers beyond 2**53 as doubles where that gives the same digits: they were floats once."""
+    if type(value) is int and abs(value) > _SAFE and rfc8785.dumps(float(value)).decode() == str(value):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _doubles(item) for key, item in value.items()}
+    return [_doubles(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _faults(value: object, path: str) -> Iterator[tuple[str, str]]:
+    """Yield (path, what is wrong) of everything that is not JSON."""
+    if type(value) not in (type(None), bool, str, float, int, dict, list, tuple):
+        yield path, f"a {type(value).__name__}"  # a subclass need not be what it inherits from
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) is not str:
+                yield path, f"a member name that is no plain string, {key!r:.40},"
+            yield from _faults(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _faults(item, f"{path}[{index}]")
+    elif type(value) is int and value not in _INT64:
+        yield path, f"the integer {value!r:.40} beyond 64 bits"
+
+
+def parse(text: str) -> Json:
+    """Read canonical text back: `canonical(parse(text)) == text`.
+
+    RFC 8785 writes a whole float as an integer, so digits beyond 64 bits can only come from a float.
+
+    Raises:
+        ValueError: not JSON.
+    """
+    found: Json = json.loads(text, parse_int=_integer)
+    return found
+
+
+def _integer(digits: str) -> int | float:
+    value = int(digits)
+    return value if value in _INT64 else float(digits)
+
+
+def sha256(text: str) -> str:
+    """Return the SHA-256 of the UTF-8 bytes of `text`, as 64 lower-case hex digits."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def content_hash(value: Json) -> str:
+    """Return the content address of a JSON value: SHA-256 of its canonical text."""
+    return sha256(canonical(value))
+
+
+def new_id() -> str:
+    """Return a fresh UUID version 7 (RFC 9562 section 5.7) as 32 hex digits: sorts by time of creation."""
+    millis = time.time_ns() // 1_000_000
+    rand = int.from_bytes(os.urandom(10), "big")
+    value = (millis & (2**48 - 1)) << 80 | 7 << 76 | (rand >> 68) << 64 | 2 << 62 | rand & (2**62 - 1)
+    return f"{value:032x}"

@@ -1,0 +1,130 @@
+"""Cedar entities as values: uids, entities, slices, and how each is addressed by content.
+
+An entity row is addressed by the hash of (uid, attributes, tags, direct parents); a decision names its *slice*,
+the hash of its sorted entity hashes. Equal slices mean equal answers from any Cedar engine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from runtime.canonical import Json, canonical, sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_IDENT = r"[A-Za-z_][A-Za-z0-9_]*"
+_TYPE = re.compile(rf"{_IDENT}(?:::{_IDENT})*")
+_QUOTED = re.compile(rf'(?P<type>{_IDENT}(?:::{_IDENT})*)::(?P<id>".*")', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EntityUid:
+    """A Cedar entity uid: a type name and an id. Any string is an id."""
+
+    type: str
+    """Type name, with its namespace: `Shop::User`."""
+    id: str
+    """Id, unescaped."""
+
+    @classmethod
+    def parse(cls, text: str) -> EntityUid:
+        r"""Parse `Type::"id"`, or the short form `Type::id` where it is unambiguous.
+
+        Raises:
+            ValueError: if `text` is neither; more than one `::` without quotes is ambiguous and refused.
+
+        Example:
+            >>> EntityUid.parse("Agent::refund-bot")
+            EntityUid(type='Agent', id='refund-bot')
+            >>> str(EntityUid.parse('Shop::User::"a::b"'))
+            'Shop::User::"a::b"'
+        """
+        if quoted := _QUOTED.fullmatch(text):
+            try:
+                return cls(quoted["type"], json.loads(quoted["id"]))
+            except json.JSONDecodeError as exc:
+                raise ValueError(f"entity uid has a malformed quoted id: {text!r}: {exc}") from exc
+        kind, separator, ident = text.partition("::")
+        if not separator or not ident or not _TYPE.fullmatch(kind) or "::" in ident:
+            raise ValueError(
+                f'entity uid must be `Type::id`, or `Namespace::Type::"id"` with quotes, got {text!r}'
+            )
+        return cls(kind, ident)
+
+    def __str__(self) -> str:
+        return f"{self.type}::{json.dumps(self.id, ensure_ascii=False)}"
+
+    def json(self) -> dict[str, str]:
+        """Return Cedar's JSON form, `{"type": …, "id": …}`."""
+        return {"type": self.type, "id": self.id}
+
+
+@dataclass(frozen=True)
+class Entity:
+    """One entity: attributes and tags in Cedar JSON, and its direct parents."""
+
+    uid: EntityUid
+    attrs: Mapping[str, Json] = field(default_factory=dict)
+    """Attributes, Cedar JSON (`{"__extn": …}`, `{"__entity": …}` for what JSON cannot say)."""
+    parents: tuple[EntityUid, ...] = ()
+    """Direct parents; ancestors are entities of their own in the slice."""
+    tags: Mapping[str, Json] = field(default_factory=dict)
+
+    def json(self) -> dict[str, Json]:
+        """Return the entity as Cedar's entity JSON; parents sorted, `tags` only if there are any."""
+        body: dict[str, Json] = {
+            "uid": dict(self.uid.json()),
+            "attrs": dict(self.attrs),
+            "parents": [dict(parent.json()) for parent in sorted(set(self.parents))],
+        }
+        return body | ({"tags": dict(self.tags)} if self.tags else {})
+
+    @cached_property
+    def content(self) -> str:
+        """Canonical JSON text: what the hash is taken of and what `entities.entity` stores."""
+        return canonical(self.json())
+
+    @cached_property
+    def hash(self) -> str:
+        """Content address, 64 hex digits."""
+        return sha256(self.content)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The entities one decision was made with, sorted by content address, one per uid."""
+
+    entities: tuple[Entity, ...] = ()
+
+    @classmethod
+    def of(cls, entities: Iterable[Entity]) -> Slice:
+        """Build a slice.
+
+        Raises:
+            ValueError: if one uid comes with two contents; no Cedar engine could decide that.
+        """
+        found: dict[EntityUid, Entity] = {}
+        for entity in entities:
+            if found.setdefault(entity.uid, entity).hash != entity.hash:
+                raise ValueError(f"entity {entity.uid} comes with two different contents in one slice")
+        return cls(tuple(sorted(found.values(), key=lambda entity: entity.hash)))
+
+    @cached_property
+    def entity_hashes(self) -> list[str]:
+        """The addresses of the members, sorted."""
+        return [entity.hash for entity in self.entities]
+
+    @cached_property
+    def hash(self) -> str:
+        """Content address of the slice: SHA-256 of the canonical list of entity hashes."""
+        return sha256(canonical(list(self.entity_hashes)))
+
+    @cached_property
+    def text(self) -> str:
+        """The slice as a Cedar entities document (JSON)."""
+        return "[" + ",".join(entity.content for entity in self.entities) + "]"

@@ -1,0 +1,318 @@
+"""Step 3, evaluate policy: the fold over stages that turns a request into a verdict.
+
+One rule: this is the only place where a verdict is made. The runtime drives it for one call, replay drives
+thousands of it in step with batched evaluation, and the columnar engine takes its table of rulings from `rule`.
+
+A decision folds the stages request → tenant → context → limits → policy → approval; the first that refuses gives
+*block*. It is written as a generator that *asks* (`Derive`, `Evaluate`) and never acts: who answers decides
+whether facts come from systems of record or from a recorded trace.
+
+What follows from one evaluation is in `runtime.ruling`; this module composes evaluations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runtime.canonical import Json, content_hash
+from runtime.patches import PatchError, merge
+from runtime.ruling import Answer, PolicyFault, Ruling, determining, flags_of, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from runtime.bundle import Bundle, PolicyInfo
+    from runtime.context import Refusal
+    from runtime.entities import EntityUid, Slice
+    from runtime.facts import CompiledContext
+    from runtime.request import Request
+    from runtime.trace import Stage, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What Cedar is asked: one authorization request and its entities."""
+
+    principal: EntityUid
+    action: EntityUid
+    resource: EntityUid
+    context: Mapping[str, Json]
+    """Cedar JSON."""
+    slice: Slice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """One derivation of a request: what stages before policy made of one set of arguments."""
+
+    args: Mapping[str, Json]
+    resource: EntityUid | None = None
+    projection: Json = None
+    compiled: CompiledContext | None = None
+    case: Case | None = None
+    refusal: Refusal | None = None
+    inputs: Mapping[str, Json] = field(default_factory=dict)
+    """What each stage saw, by stage."""
+    missing: tuple[str, ...] = ()
+    """Replay only: names that the record did not ask for. The runtime always asks, so it is empty there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """Approvals that lift forbids on resume."""
+
+    lifted: frozenset[str] = frozenset()
+    """Ids of the approve policies that people granted."""
+    approval: Json = None
+    """`context.approval`, Cedar JSON before projection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derive:
+    """Asks for `Prepared` of these arguments."""
+
+    args: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Asks for Cedar's `Answer`, with the policies `lifted` taken out of the set."""
+
+    prepared: Prepared
+    lifted: frozenset[str] = frozenset()
+
+
+Ask = Derive | Evaluate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The verdict on one request, with everything it rests on."""
+
+    request: Request
+    verdict: Verdict
+    decided_by: Stage
+    reason_code: str
+    reason: str
+    first: Prepared
+    """The request as it stands."""
+    answer: Answer | None = None
+    """What plain Cedar says of the request as it stands; None: an earlier stage refused."""
+    determining: tuple[str, ...] = ()
+    enforced: Prepared | None = None
+    """The patched request, where patches were applied."""
+    enforced_determining: tuple[str, ...] = ()
+    """Policies that determined the second evaluation."""
+    errors: tuple[PolicyFault, ...] = ()
+    """Policies that erred in either evaluation."""
+    action_hash: str | None = None
+    """Hash of exactly what would be enforced; grants bind to it. None: nothing would."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether the tool may run now."""
+        return self.verdict in ("allow", "modify")
+
+    @property
+    def enforced_args(self) -> Mapping[str, Json] | None:
+        """Arguments to run, or to run once granted; None: nothing may run."""
+        if self.verdict == "block":
+            return None
+        return (self.enforced or self.first).args
+
+
+def decide(
+    request: Request, bundle: Bundle, grants: Grants | None = None
+) -> Generator[Ask, Prepared | Answer, Decision]:
+    """Decide one request, asking for what it needs.
+
+    A permit must be satisfied before and after a patch. Nothing is executed or recorded here.
+
+    Returns:
+        The decision. Drive it with `runtime.loop` (one call), or in step with thousands (`workbench.rows`).
+    """
+    lifted = (grants or Grants()).lifted
+    first = yield from _derive(request.args)
+    if first.refusal:
+        return _refused(request, first, first.refusal)
+    answer = yield from _evaluate(first, lifted)
+    ruling = rule(flags_of(answer, bundle.policies))
+    found = determining(ruling, answer, bundle.policies)
+    if ruling.verdict != "modify":
+        return _decided(request, bundle, first, answer, ruling, found)
+    try:
+        args = _patched(first, found, bundle.policies)
+    except PatchError as exc:
+        return _blocked(request, first, answer, found, exc.code, str(exc))
+    second = yield from _derive(args)
+    if second.refusal:
+        return _patch_refused(request, first, answer, found, second)
+    again = yield from _evaluate(second, lifted)
+    return _second(request, bundle, (first, answer, found), (second, again))
+
+
+def _derive(args: Mapping[str, Json]) -> Generator[Ask, Prepared | Answer, Prepared]:
+    reply = yield Derive(args)
+    assert isinstance(reply, Prepared)  # noqa: S101 - the driver's contract
+    return reply
+
+
+def _evaluate(prepared: Prepared, lifted: frozenset[str]) -> Generator[Ask, Prepared | Answer, Answer]:
+    reply = yield Evaluate(prepared, lifted)
+    assert isinstance(reply, Answer)  # noqa: S101 - the driver's contract
+    return reply
+
+
+def _patched(
+    prepared: Prepared, found: tuple[str, ...], policies: Mapping[str, PolicyInfo]
+) -> dict[str, Json]:
+    case = prepared.case
+    assert case is not None  # noqa: S101 - a case was evaluated
+    attrs = {entity.uid: dict(entity.attrs) for entity in case.slice.entities}
+    roots: dict[str, Json] = {
+        "context": dict(case.context),
+        "resource": attrs.get(case.resource, {}),
+        "principal": attrs.get(case.principal, {}),
+    }
+    return merge(prepared.args, [(policy, policies[policy].patch) for policy in found], roots)
+
+
+def _refused(request: Request, first: Prepared, refusal: Refusal) -> Decision:
+    return Decision(
+        request=request,
+        verdict="block",
+        decided_by=refusal.stage,
+        reason_code=refusal.code,
+        reason=refusal.message,
+        first=first,
+    )
+
+
+def _decided(
+    request: Request, bundle: Bundle, first: Prepared, answer: Answer, ruling: Ruling, found: tuple[str, ...]
+) -> Decision:
+    return Decision(
+        request=request,
+        verdict=ruling.verdict,
+        decided_by="request" if ruling.code == "cedar_no_decision" else "policy",
+        reason_code=ruling.code,
+        reason=_reason(ruling, answer, found),
+        first=first,
+        answer=answer,
+        determining=found,
+        errors=answer.errors,
+        action_hash=None if ruling.verdict == "block" else action_hash(request, first, bundle),
+    )
+
+
+def _blocked(
+    request: Request, first: Prepared, answer: Answer, found: tuple[str, ...], code: str, message: str
+) -> Decision:
+    return Decision(
+        request=request,
+        verdict="block",
+        decided_by="policy",
+        reason_code=code,
+        reason=message,
+        first=first,
+        answer=answer,
+        determining=found,
+        errors=answer.errors,
+    )
+
+
+def _patch_refused(
+    request: Request, first: Prepared, answer: Answer, found: tuple[str, ...], second: Prepared
+) -> Decision:
+    """Block a patch whose result an earlier stage refuses: `patch_invalid`, or that stage's own refusal."""
+    refusal = second.refusal
+    assert refusal is not None  # noqa: S101 - asked by the caller
+    of_request = refusal.stage == "request"
+    return Decision(
+        request=request,
+        verdict="block",
+        decided_by="policy" if of_request else refusal.stage,
+        reason_code="patch_invalid" if of_request else refusal.code,
+        reason=f"after the patch of {_names(found)}: {refusal.message}",
+        first=first,
+        answer=answer,
+        determining=found,
+        enforced=second,
+        errors=answer.errors,
+    )
+
+
+def _second(
+    request: Request,
+    bundle: Bundle,
+    before: tuple[Prepared, Answer, tuple[str, ...]],
+    after: tuple[Prepared, Answer],
+) -> Decision:
+    """Conclude from the evaluation of the patched request: allow gives modify, approve gives approve, else block."""
+    (first, answer, found), (second, again) = before, after
+    ruling = rule(flags_of(again, bundle.policies))
+    verdict: Verdict = {"allow": "modify", "approve": "approve"}.get(ruling.verdict, "block")  # type: ignore[assignment]  # a Literal out of a dict
+    code = {"modify": "modified", "approve": "approval_required"}.get(verdict, "patch_insufficient")
+    later = determining(ruling, again, bundle.policies)
+    reason = f"patched by {_names(found)}; the patched request: {_reason(ruling, again, later)}"
+    return Decision(
+        request=request,
+        verdict=verdict,
+        decided_by="policy",
+        reason_code=code,
+        reason=reason,
+        first=first,
+        answer=answer,
+        determining=later if verdict == "approve" else found,
+        enforced=second,
+        enforced_determining=later,
+        errors=_union(answer.errors, again.errors),
+        action_hash=None if verdict == "block" else action_hash(request, second, bundle),
+    )
+
+
+def action_hash(request: Request, prepared: Prepared, bundle: Bundle) -> str:
+    """Return the hash of exactly what would be enforced: who, for whom, where, what, on what, under which text."""
+    behalf = request.on_behalf_of
+    resource = prepared.resource
+    return content_hash(
+        {
+            "principal": str(request.principal),
+            "on_behalf_of": None if behalf is None else str(behalf),
+            "tenant": request.tenant,
+            "action": str(request.action),
+            "resource": None if resource is None else str(resource),
+            "args": dict(prepared.args),
+            "policy": bundle.policy_hash,
+        }
+    )
+
+
+def _union(one: tuple[PolicyFault, ...], two: tuple[PolicyFault, ...]) -> tuple[PolicyFault, ...]:
+    return tuple(sorted(set(one) | set(two), key=lambda fault: (fault.policy, fault.message)))
+
+
+def _reason(ruling: Ruling, answer: Answer, found: tuple[str, ...]) -> str:
+    match ruling.code:
+        case "cedar_no_decision":
+            return f"cedar refused the request: {answer.cause}"
+        case "policy_error":
+            faults = {fault.policy: fault.message for fault in answer.errors}
+            return "; ".join(
+                f"forbid `{policy}` could not be evaluated: {faults[policy]}" for policy in found
+            )
+        case "not_permitted":
+            return "no permit policy is satisfied"
+        case "permitted":
+            return f"permitted by {_names(found)}"
+        case "forbidden":
+            return f"forbidden by {_names(found)}"
+        case "modified":
+            return f"needs the change of {_names(found)}"
+        case _:
+            return f"needs the approval that {_names(found)} asks for"
+
+
+def _names(policies: tuple[str, ...]) -> str:
+    return ", ".join(f"`{policy}`" for policy in policies)

@@ -1,0 +1,224 @@
+"""Decisions and outcomes as rows of the trace, and requests read back from rows.
+
+One rule: `request_of(decision_row(d)) == d.request`; what replay decides again is what was recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from runtime.canonical import Json, canonical, new_id, parse, sha256
+from runtime.entities import EntityUid
+from runtime.projection import PROJECTION_VERSION
+from runtime.request import Request, ResourceTemplate
+from runtime.trace import CONTEXTS, ENTITIES, SLICES, Table
+from runtime.values import micros
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runtime.bundle import Bundle
+    from runtime.policy import Decision, Prepared
+    from runtime.ruling import Answer
+    from runtime.trace import ExecutionStatus, Kind
+
+Row = dict[str, Json]
+"""A table row: JSON values by column name, timestamps in microseconds UTC."""
+
+
+def moment_of(value: int | datetime) -> datetime:
+    """Return the UTC moment of a recorded timestamp."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    seconds, rest = divmod(value, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+
+
+def decision_row(
+    decision: Decision,
+    bundle: Bundle,
+    *,
+    decided_at: datetime,
+    latency_us: int,
+    engine: str,
+    kind: Kind = "call",
+    linked_to: str | None = None,
+) -> Row:
+    """Return the row of `decisions`, without the chain's columns (the ledger fills those)."""
+    args = canonical(dict(decision.request.args))
+    enforced = decision.enforced_args
+    return {
+        **_request_columns(decision.request, args),
+        **_derived_columns(decision.first, ""),
+        **(_derived_columns(decision.enforced, "enforced_") if decision.enforced else {}),
+        **_verdict_columns(decision, decision.answer),
+        "kind": kind,
+        "linked_to": linked_to,
+        "decided_at": micros(decided_at),
+        "latency_us": latency_us,
+        "engine": engine,
+        "projection_version": PROJECTION_VERSION,
+        "bundle_version": bundle.version,
+        "policy_hash": bundle.policy_hash,
+        "context_spec_hash": bundle.context_spec_hash,
+        "limits_hash": bundle.limits_hash,
+        "stage_inputs": canonical(dict(decision.first.inputs)),
+        "enforced_args": None if enforced is None else canonical(dict(enforced)),
+        "action_hash": decision.action_hash,
+    }
+
+
+def _request_columns(request: Request, args: str) -> Row:
+    behalf = request.on_behalf_of
+    return {
+        "decision_id": request.decision_id,
+        "session_id": request.session_id,
+        "step": request.step,
+        "evaluated_at": micros(request.at),
+        "tenant": request.tenant,
+        "principal_type": request.principal.type,
+        "principal_id": request.principal.id,
+        "on_behalf_of_type": None if behalf is None else behalf.type,
+        "on_behalf_of_id": None if behalf is None else behalf.id,
+        "scopes": list(request.scopes),
+        "required_scopes": list(request.required_scopes),
+        "tool": request.tool,
+        "resource_template": request.resource.text,
+        "args": args,
+        "args_hash": sha256(args),
+        "session_state": canonical(dict(request.session_state)),
+        "idempotency_key": request.idempotency_key,
+    }
+
+
+def _derived_columns(prepared: Prepared, prefix: str) -> Row:
+    resource, compiled, case = prepared.resource, prepared.compiled, prepared.case
+    return {
+        f"{prefix}resource_type": None if resource is None else resource.type,
+        f"{prefix}resource_id": None if resource is None else resource.id,
+        f"{prefix}projection": None if prepared.projection is None else canonical(prepared.projection),
+        f"{prefix}context_hash": None if compiled is None else compiled.hash,
+        f"{prefix}slice_hash": None if case is None else case.slice.hash,
+    }
+
+
+def _verdict_columns(decision: Decision, answer: Answer | None) -> Row:
+    return {
+        "verdict": decision.verdict,
+        "decided_by": decision.decided_by,
+        "reason_code": decision.reason_code,
+        "reason": decision.reason,
+        "cedar_decision": None if answer is None else answer.decision,
+        "cedar_reasons": [] if answer is None else list(answer.reasons),
+        "determining": list(decision.determining),
+        "enforced_determining": list(decision.enforced_determining),
+        "errors": [{"policy": fault.policy, "message": fault.message} for fault in decision.errors],
+    }
+
+
+def content_rows(decision: Decision) -> Iterator[tuple[Table, Row]]:
+    """Yield the content-addressed rows a decision refers to: contexts, entities, slices."""
+    for prepared in (decision.first, decision.enforced):
+        if prepared is None:
+            continue
+        if prepared.compiled is not None:
+            compiled = prepared.compiled
+            yield CONTEXTS, {"context_hash": compiled.hash, "context": compiled.content}
+        if prepared.case is not None:
+            found = prepared.case.slice
+            for entity in found.entities:
+                yield (
+                    ENTITIES,
+                    {
+                        "entity_hash": entity.hash,
+                        "uid_type": entity.uid.type,
+                        "uid_id": entity.uid.id,
+                        "entity": entity.content,
+                    },
+                )
+            yield SLICES, {"slice_hash": found.hash, "entity_hashes": list(found.entity_hashes)}
+
+
+def execution_row(
+    decision: Mapping[str, Any],
+    status: ExecutionStatus,
+    *,
+    started_at: datetime,
+    ended_at: datetime,
+    result: Mapping[str, Json] | None = None,
+    error: BaseException | None = None,
+) -> Row:
+    """Return the `outcomes` row of one execution. `result` holds the result columns, if there is a result."""
+    return {
+        "outcome_id": new_id(),
+        "kind": "execution",
+        "decision_id": decision["decision_id"],
+        "session_id": decision["session_id"],
+        "tenant": decision["tenant"],
+        "recorded_at": micros(ended_at),
+        "status": status,
+        "started_at": micros(started_at),
+        "ended_at": micros(ended_at),
+        "source": "runtime",
+        "error_type": None if error is None else type(error).__name__,
+        "error_message": None if error is None else str(error),
+        **(result or {}),
+    }
+
+
+def label_row(
+    *,
+    session_id: str,
+    tenant: str,
+    decision_id: str | None,
+    label: str,
+    value: str,
+    source: str,
+    recorded_at: datetime,
+) -> Row:
+    """Return the `outcomes` row of a label on one decision, or on a session when `decision_id` is None."""
+    return {
+        "outcome_id": new_id(),
+        "kind": "label",
+        "decision_id": decision_id,
+        "session_id": session_id,
+        "tenant": tenant,
+        "recorded_at": micros(recorded_at),
+        "label": label,
+        "value": value,
+        "source": source,
+    }
+
+
+def request_of(row: Mapping[str, Any]) -> Request:
+    """Read the request back from a `decisions` row."""
+    behalf = row["on_behalf_of_type"]
+    return Request(
+        decision_id=row["decision_id"],
+        session_id=row["session_id"],
+        step=row["step"],
+        tenant=row["tenant"],
+        principal=EntityUid(row["principal_type"], row["principal_id"]),
+        on_behalf_of=None if behalf is None else EntityUid(behalf, row["on_behalf_of_id"]),
+        scopes=tuple(row["scopes"]),
+        tool=row["tool"],
+        resource=ResourceTemplate.parse(row["resource_template"]),
+        required_scopes=tuple(row["required_scopes"]),
+        args=parse(row["args"]),  # type: ignore[arg-type]  # an object, as it was written
+        idempotency_key=row["idempotency_key"],
+        at=moment_of(row["evaluated_at"]),
+        session_state=json.loads(row["session_state"]),
+    )
+
+
+__all__ = [
+    "Row",
+    "content_rows",
+    "decision_row",
+    "execution_row",
+    "label_row",
+    "moment_of",
+    "request_of",
+]

@@ -1,0 +1,250 @@
+"""What each mistake in a policy file is told: file, line, policy, and the way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.bundle import bundle_from_files
+from runtime.errors import BundleError, PolicyError, PolicySchemaError, PolicySyntaxError
+
+SCHEMA = """\
+entity Agent in [Role];
+entity Role;
+entity Account { owner?: String };
+action pay, read appliesTo {
+  principal: [Agent], resource: [Account],
+  context: { args: { amount: decimal }, payee?: { trusted: Bool } }
+};
+"""
+OK = '@id("ok")\npermit (principal, action, resource);\n'
+FORBID = "\nforbid (principal, action, resource);"
+PERMIT = "\npermit (principal, action, resource);"
+
+
+def annotated(*lines: str, effect: str = FORBID) -> str:
+    """A good policy, and on line 4 one with these annotations."""
+    return OK + '\n@id("bad")\n' + "\n".join(lines) + effect
+
+
+# name: (text of the one policy file, error, line, policy, part of the message)
+MISTAKES: dict[str, tuple[str, type[BundleError], int, str | None, str]] = {
+    "syntax": (
+        OK + "permit (principal,\n action resource);",
+        PolicySyntaxError,
+        4,
+        None,
+        "unexpected token `resource`",
+    ),
+    "syntax in a policy with an id": (
+        OK + '@id("bad")\npermit (principal, action, resource)\nwhen {\n  foo\n};',
+        PolicySyntaxError,
+        6,
+        "bad",
+        "foo",
+    ),
+    "effect": (OK + '@id("bad")\nallow (principal, action, resource);', PolicySyntaxError, 4, "bad", "allow"),
+    "no semicolon": (
+        OK + "permit (principal, action, resource)",
+        PolicySyntaxError,
+        3,
+        None,
+        "ends with `;`",
+    ),
+    "open string": (
+        OK + 'permit (principal, action,\nresource == A::"x);',
+        PolicySyntaxError,
+        4,
+        None,
+        "invalid token",
+    ),
+    "doubled annotation": (
+        OK + '@id("bad")\n@doc("a")\n@doc("b")' + PERMIT,
+        PolicySyntaxError,
+        4,
+        "bad",
+        "doc",
+    ),
+    "missing id": (OK + PERMIT, PolicyError, 4, None, 'write `@id("'),
+    "empty id": (OK + '\n@id("")' + PERMIT, PolicyError, 4, None, 'write `@id("'),
+    "doubled id": (OK + OK, PolicyError, 3, "ok", "taken by p.cedar:1"),
+    "misspelt annotation": (annotated('@aprovers("x")'), PolicyError, 4, "bad", "did you mean `@approvers`?"),
+    "annotation in capitals": (
+        annotated('@Verdict("approve")'),
+        PolicyError,
+        4,
+        "bad",
+        "did you mean `@verdict`?",
+    ),
+    "verdict": (
+        annotated('@verdict("deny")'),
+        PolicyError,
+        4,
+        "bad",
+        'must be "approve" or "modify", got \'deny\'',
+    ),
+    "verdict on a permit": (
+        annotated('@verdict("approve")', effect=PERMIT),
+        PolicyError,
+        4,
+        "bad",
+        "only a forbid",
+    ),
+    "patch on a permit": (
+        annotated('@patch("{}")', effect=PERMIT),
+        PolicyError,
+        4,
+        "bad",
+        "`@patch` stands on a permit",
+    ),
+    "approvers on a permit": (
+        annotated('@approvers("R::\\"x\\"")', effect=PERMIT),
+        PolicyError,
+        4,
+        "bad",
+        "`@approvers` stands on a permit",
+    ),
+    "modify without patch": (annotated('@verdict("modify")'), PolicyError, 4, "bad", "needs a `@patch`"),
+    "patch without modify": (
+        annotated('@patch("{}")'),
+        PolicyError,
+        4,
+        "bad",
+        'without `@verdict("modify")`',
+    ),
+    "patch with approve": (
+        annotated('@verdict("approve")', '@patch("{}")'),
+        PolicyError,
+        4,
+        "bad",
+        'without `@verdict("modify")`',
+    ),
+    "patch that is no JSON": (
+        annotated('@verdict("modify")', '@patch("{")'),
+        PolicyError,
+        4,
+        "bad",
+        "is not JSON",
+    ),
+    "patch with NaN": (
+        annotated('@verdict("modify")', '@patch("{\\"a\\": NaN}")'),
+        PolicyError,
+        4,
+        "bad",
+        "`NaN` is no JSON number",
+    ),
+    "patch with a doubled member": (
+        annotated('@verdict("modify")', '@patch("{\\"a\\": 1, \\"a\\": 2}")'),
+        PolicyError,
+        4,
+        "bad",
+        "same member twice",
+    ),
+    "patch that is a list": (
+        annotated('@verdict("modify")', '@patch("[1]")'),
+        PolicyError,
+        4,
+        "bad",
+        "must be a JSON object",
+    ),
+    "patch that is a reference": (
+        annotated('@verdict("modify")', '@patch("{\\"$ref\\": \\"context.x\\"}")'),
+        PolicyError,
+        4,
+        "bad",
+        "JSON object",
+    ),
+    "reference without a root": (
+        annotated('@verdict("modify")', '@patch("{\\"a\\": [{\\"$ref\\": \\"args.x\\"}]}")'),
+        PolicyError,
+        4,
+        "bad",
+        "rooted in `context.`, `resource.` or `principal.`",
+    ),
+    "reference to a root": (
+        annotated('@verdict("modify")', '@patch("{\\"a\\": {\\"$ref\\": \\"context\\"}}")'),
+        PolicyError,
+        4,
+        "bad",
+        "rooted",
+    ),
+    "reference that is no text": (
+        annotated('@verdict("modify")', '@patch("{\\"a\\": {\\"$ref\\": 5}}")'),
+        PolicyError,
+        4,
+        "bad",
+        "rooted",
+    ),
+    "approvers without approve": (
+        annotated('@approvers("Role::\\"x\\"")'),
+        PolicyError,
+        4,
+        "bad",
+        'without `@verdict("approve")`',
+    ),
+    "approvers that are no uid": (
+        annotated('@verdict("approve")', '@approvers("finance")'),
+        PolicyError,
+        4,
+        "bad",
+        "'finance' is no entity uid",
+    ),
+    "approvers with a comma too many": (
+        annotated('@verdict("approve")', '@approvers("Role::\\"x\\",")'),
+        PolicyError,
+        4,
+        "bad",
+        "separated by commas",
+    ),
+    "undeclared attribute": (
+        OK + '@id("bad") permit (principal, action, resource)\nwhen {\n  context.zip\n};',
+        PolicySchemaError,
+        5,
+        "bad",
+        "attribute `zip`",
+    ),
+    "unguarded optional attribute": (
+        OK + '@id("bad") permit (principal, action, resource)\nwhen { context.payee.trusted };',
+        PolicySchemaError,
+        4,
+        "bad",
+        "ask first: `context has x",
+    ),
+    "unknown action": (
+        OK + '@id("bad")\npermit (principal,\n  action == Action::"py", resource);',
+        PolicySchemaError,
+        5,
+        "bad",
+        "py",
+    ),
+    "unlinked template that does not validate": (
+        OK + '@id("bad")\npermit (principal in ?principal, action, resource)\nwhen { principal.x };',
+        PolicySchemaError,
+        5,
+        "bad",
+        "attribute `x`",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_with_file_line_policy_and_way_out(name: str) -> None:
+    text, error, line, policy, hint = MISTAKES[name]
+    with pytest.raises(error) as caught:
+        bundle_from_files({"p.cedar": text, "schema.cedarschema": SCHEMA}, "b")
+    assert type(caught.value) is error
+    assert (caught.value.file, caught.value.line, caught.value.policy) == ("p.cedar", line, policy)
+    assert hint in str(caught.value)
+    assert str(caught.value).startswith(f"p.cedar:{line}: " + (f"policy `{policy}`: " if policy else ""))
+    assert not str(caught.value).endswith(".")
+
+
+def test_annotations_of_ones_own_are_allowed() -> None:
+    kept = ('@note("x")', '@title("x")', '@reason("x")', '@jira("ABC-1")', '@tune("t")', '@severity("high")')
+    text = OK + '@id("own")\n' + "\n".join(kept) + FORBID
+    loaded = bundle_from_files({"p.cedar": text, "schema.cedarschema": SCHEMA}, "b")
+    assert len(loaded.policies["own"].annotations) == 7
+
+
+def test_a_doubled_id_names_both_places_across_files() -> None:
+    with pytest.raises(PolicyError, match=r"^b\.cedar:3: policy `ok`: .*a\.cedar:1"):
+        bundle_from_files({"b.cedar": "\n\n" + OK, "a.cedar": OK, "schema.cedarschema": SCHEMA}, "b")

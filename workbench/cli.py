@@ -1,0 +1,296 @@
+"""The command `redecide`.
+
+One rule: what went wrong is one line on standard error and exit code 2, and names the way out. A traceback is a bug
+of ours.
+
+Heavy imports stay inside the commands: `redecide --help` loads none of the libraries of the extras, and works
+without them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runtime.errors import GovernanceError
+from workbench.doctor import Finding, extra_of, installation, lake_findings
+from workbench.errors import WorkbenchError, need
+from workbench.shipped import shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.progress import Progress
+
+    from workbench.replay import Replay
+
+FAILED = 2
+"""Exit code: the command could not do what was asked."""
+UNSOUND = 1
+"""Exit code of `doctor`: it looked, and found something wrong."""
+LAKE = "lake"
+"""Folder of the lake below a working directory."""
+
+app = typer.Typer(
+    name="redecide",
+    help="Replay every decision your agents made, under policies and contexts they have not met yet.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+datasets = typer.Typer(help="Build data sets of recorded decisions.", no_args_is_help=True)
+app.add_typer(datasets, name="datasets")
+
+
+class DataSet(StrEnum):
+    """Data sets that `redecide datasets build` makes."""
+
+    agentdojo = "agentdojo"
+
+
+LakePath = Annotated[str, typer.Argument(metavar="LAKE", help="Folder or URL of the lake's Delta tables.")]
+Workdir = Annotated[Path, typer.Option(help="Folder for what is built; made if it is missing.")]
+Suites = Annotated[
+    list[str] | None, typer.Option("--suite", help="Only this suite; repeat for several. Default: all.")
+]
+PolicyPath = Annotated[
+    Path | None, typer.Option("--policy", help="Bundle folder with the candidate's policies.")
+]
+ContextPath = Annotated[
+    str,
+    typer.Option("--context", help="`recorded`, or a bundle or context.toml to compile the facts again by."),
+]
+SourcePaths = Annotated[
+    list[str] | None,
+    typer.Option("--source", metavar="NAME=PATH", help="Where facts are, for --context; or a folder of all."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print numbers as one JSON object.")]
+
+
+def main() -> None:
+    """Run `redecide`; the entry point of the installed command."""
+    try:
+        app()
+    except (WorkbenchError, GovernanceError) as exc:
+        raise SystemExit(_fail(str(exc))) from exc
+    except ModuleNotFoundError as exc:
+        if (extra := extra_of(exc.name or "")) is None:
+            raise
+        message = f"`{exc.name}` is not installed; run pip install 'redecide[{extra}]'"
+        raise SystemExit(_fail(message)) from exc
+    except (
+        OSError
+    ) as exc:  # a full disk, a folder that may not be written: the system's message names the file
+        raise SystemExit(_fail(str(exc))) from exc
+
+
+def _fail(message: str) -> int:
+    """Print a message of any shape as one line; a Cedar error spans several."""
+    print(f"redecide: error: {' '.join(message.split())}", file=sys.stderr)
+    return FAILED
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"redecide {version('redecide')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Replay every decision your agents made, under policies and contexts they have not met yet."""
+
+
+@app.command()
+def demo(
+    workdir: Workdir = Path("redecide-demo"),
+    suite: Suites = None,
+    fresh: Annotated[bool, typer.Option(help="Build again what an earlier run left.")] = False,
+) -> None:
+    """Govern, record, replay, score and log real agent tool calls, then confirm it live."""
+    from workbench.demo import run_demo
+
+    raise typer.Exit(run_demo(workdir, suites=_suites(suite), fresh=fresh))
+
+
+@datasets.command()
+def build(
+    name: Annotated[DataSet, typer.Argument(help="Which data set.")],  # noqa: ARG001 - typer checks it; there is one
+    workdir: Workdir = Path("redecide-demo"),
+    suite: Suites = None,
+    bundle: Annotated[
+        str, typer.Option(help="`baseline` or `candidate`, or a bundle folder: what governs the calls.")
+    ] = "baseline",
+) -> None:
+    """Drive a data set's sessions through the governed runtime, into a lake."""
+    from workbench.agentdojo.drive import build as build_agentdojo
+    from workbench.agentdojo.scripts import sessions
+
+    chosen = _suites(suite)
+    if (workdir / LAKE).exists():
+        raise WorkbenchError(
+            f"there is a lake at {workdir / LAKE} already; remove it, or name another --workdir"
+        )
+    with _progress() as progress:
+        total = sum(1 for _ in sessions(suites=chosen))
+        task = progress.add_task(f"governing sessions under {bundle}", total=total)
+        report = build_agentdojo(
+            workdir, suites=chosen, bundle=bundle, lake=LAKE, on_session=lambda _: progress.advance(task)
+        )
+    print(f"{workdir / LAKE}: {report.sessions.total():,} sessions, {report.decisions.total():,} decisions")
+
+
+@app.command()
+def replay(
+    lake: LakePath,
+    policy: PolicyPath = None,
+    context: ContextPath = "recorded",
+    source: SourcePaths = None,
+    out: Annotated[Path | None, typer.Option(help="Write the rows to this Parquet file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide every recorded decision again. Without --policy and --context: as recorded, the self-replay."""
+    from workbench.lake import open_lake
+
+    found = open_lake(lake).replay(policy=policy, context=context, sources=_sources(source))
+    if out is not None:
+        found.frame.sink_parquet(out)
+    if as_json:
+        print(_numbers(found.counts()))
+        return
+    _print_replay(found)
+    if out is not None:
+        print(f"rows: {out}")
+
+
+@app.command()
+def compare(
+    lake: LakePath,
+    policy: PolicyPath = None,
+    context: ContextPath = "recorded",
+    source: SourcePaths = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="Log to MLflow, under this experiment.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what a candidate would have decided with the record."""
+    if policy is None and context == "recorded":
+        raise typer.BadParameter("give a candidate: --policy BUNDLE, --context SPEC, or both")
+    from workbench.compare import compare as compare_replays
+    from workbench.lake import open_lake
+    from workbench.log import log
+
+    opened = open_lake(lake)
+    diff = compare_replays(
+        opened.replay(), opened.replay(policy=policy, context=context, sources=_sources(source))
+    )
+    print(_numbers(diff.summary()) if as_json else repr(diff))
+    notes = {
+        "report": None if html is None else diff.to_html(html),
+        "MLflow": None if experiment is None else log(diff, experiment=experiment),
+    }
+    for what, where in notes.items():
+        if where is not None:
+            print(f"{what}: {where}", file=sys.stderr if as_json else sys.stdout)
+
+
+@app.command()
+def doctor(
+    lake: Annotated[str | None, typer.Argument(metavar="[LAKE]", help="A lake to look at, too.")] = None,
+) -> None:
+    """Report versions, and whether a lake is sound. Exit code 1: something is wrong."""
+    findings = [*installation(), *(lake_findings(lake) if lake is not None else ())]
+    _print_findings(findings)
+    if any(finding.status == "bad" for finding in findings):
+        raise typer.Exit(UNSOUND)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Option(help="Folder of notebooks; if missing, made from ours.")] = Path(
+        "notebooks"
+    ),
+) -> None:
+    """Open JupyterLab on the notebooks. Other options go to JupyterLab: `redecide lab --no-browser`."""
+    need("jupyterlab")
+    _lay_out(folder)
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
+    # It works without a network: ask nobody for news or newer releases.
+    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    if os.geteuid() == 0:  # a container's user; the server listens on loopback, with a token
+        command.append("--allow-root")
+    os.execv(sys.executable, [*command, *context.args])  # noqa: S606 - our own interpreter, no shell
+
+
+def _lay_out(folder: Path) -> None:
+    """Make a missing folder of notebooks from those that come with Redecide; an existing one is left as it is."""
+    if not folder.is_dir():
+        import shutil
+
+        shutil.copytree(shipped("notebooks"), folder)
+
+
+def _suites(asked: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Check the suites before anything is built; none asked for is None: all."""
+    from workbench.agentdojo.scripts import SUITES
+
+    for name in asked or ():
+        if name not in SUITES:
+            close = get_close_matches(name, SUITES, n=1)
+            hint = f"did you mean `{close[0]}`?" if close else f"suites are {', '.join(SUITES)}"
+            raise WorkbenchError(f"no suite {name!r}; {hint}")
+    return tuple(asked) if asked else None
+
+
+def _sources(given: Sequence[str] | None) -> dict[str, str]:
+    """Parse sources given as `NAME=PATH`, or as a folder whose children are sources by name."""
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, equals, path = text.partition("=")
+        if name and path:
+            found[name] = path
+        elif not equals and Path(text).is_dir():
+            found |= {child.name: str(child) for child in sorted(Path(text).iterdir())}
+        else:
+            raise typer.BadParameter(f"give NAME=PATH, or a folder of sources by name; got {text!r}")
+    return found
+
+
+def _progress() -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+def _numbers(counts: Mapping[str, int | float]) -> str:
+    return json.dumps(counts, indent=2)
+
+
+def _print_replay(found: Replay) -> None:
+    """Print the headline, then each count that is not zero."""
+    print(found.headline)
+    for name, count in found.counts().items():
+        if count:
+            print(f"  {count:>10,}  {name.replace('_', ' ')}")
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        mark = {"ok": "ok  ", "note": "note", "bad": "BAD "}[finding.status]
+        print(f"{mark}  {finding.subject:<{width}}  {finding.text}")

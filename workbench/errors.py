@@ -1,0 +1,135 @@
+"""Everything the workbench raises, grouped by what the caller does about it.
+
+```
+WorkbenchError
+├── LakeError                                fix the path, drain, or wait
+│   ├── LakeNotFound    (FileNotFoundError)  nothing there, or not a lake
+│   ├── LakeEmpty       (LookupError)        a lake in which nothing was decided yet
+│   └── PinUnreachable  (LookupError)        the pin names rows this lake does not hold
+├── BundleNotFound      (LookupError)        no such bundle version in the lake
+├── ColumnUnknown       (LookupError)        no such column; names the closest
+├── NotComparable       (ValueError)         two replays of different decisions
+├── SchemaMismatch      (ValueError)         table too old or too new
+├── UnsupportedPolicy   (NotImplementedError) .policy_id, .node
+├── ReplayFailure                            replay could not run; not a denial
+├── OracleMismatch                           compiled != Cedar; carries the case
+└── MissingExtra        (ImportError)        names the install command
+```
+"""
+
+from __future__ import annotations
+
+import importlib
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class WorkbenchError(Exception):
+    """Root of what `workbench` raises on purpose. `kind` is stable; the message is for people."""
+
+    kind: ClassVar[str] = "workbench"
+
+
+class LakeError(WorkbenchError):
+    """The lake cannot be read as asked."""
+
+    kind: ClassVar[str] = "lake"
+
+
+class LakeNotFound(LakeError, FileNotFoundError):  # noqa: N818 - the state's own name
+    """Nothing is at the path, or what is there is not a lake."""
+
+    kind: ClassVar[str] = "lake_not_found"
+
+
+class LakeEmpty(LakeError, LookupError):  # noqa: N818 - the state's own name
+    """The lake holds no decision yet: the runtime has not drained."""
+
+    kind: ClassVar[str] = "lake_empty"
+
+
+class PinUnreachable(LakeError, LookupError):  # noqa: N818 - the state's own name
+    """A pin names a ledger or a position that this lake does not hold."""
+
+    kind: ClassVar[str] = "pin_unreachable"
+
+
+class BundleNotFound(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
+    """No bundle of that version is in the lake, or a shortened version fits several."""
+
+    kind: ClassVar[str] = "bundle_not_found"
+
+
+class ColumnUnknown(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
+    """A column was asked for that the frame does not have."""
+
+    kind: ClassVar[str] = "column_unknown"
+
+    def __init__(self, name: str, known: Iterable[str], where: str) -> None:
+        known = list(known)
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"it has {', '.join(known)}"
+        super().__init__(f"{where} has no column `{name}`; {hint}")
+        self.name = name
+
+
+class NotComparable(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """The two replays do not cover the same decisions."""
+
+    kind: ClassVar[str] = "not_comparable"
+
+
+class SchemaMismatch(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """A table is of a schema version this release does not read."""
+
+    kind: ClassVar[str] = "schema_mismatch"
+
+
+class UnsupportedPolicy(WorkbenchError, NotImplementedError):  # noqa: N818 - the state's own name
+    """An engine cannot decide this policy. `node` is the Cedar construct it stops at."""
+
+    kind: ClassVar[str] = "unsupported_policy"
+
+    def __init__(self, message: str, *, policy_id: str, node: str) -> None:
+        super().__init__(f"policy `{policy_id}`: {message}")
+        self.policy_id, self.node = policy_id, node
+
+
+class ReplayFailure(WorkbenchError):  # noqa: N818 - the state's own name
+    """A replay could not run. Says nothing about any decision."""
+
+    kind: ClassVar[str] = "replay_failure"
+
+
+class OracleMismatch(WorkbenchError):  # noqa: N818 - the state's own name
+    """Two engines disagree on one decision. `case` is all that is needed to see it again."""
+
+    kind: ClassVar[str] = "oracle_mismatch"
+
+    def __init__(self, message: str, *, case: object) -> None:
+        super().__init__(message)
+        self.case = case
+
+
+class MissingExtra(WorkbenchError, ImportError):  # noqa: N818 - the state's own name
+    """A library of an optional extra is not installed."""
+
+    kind: ClassVar[str] = "missing_extra"
+
+
+def need(module: str, *, extra: str = "workbench") -> Any:
+    """Import `module` of an optional extra.
+
+    Raises:
+        MissingExtra: it is not installed; names the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or module.partition(".")[0] != exc.name.partition(".")[0]:
+            raise  # the library is there, something it needs is not: its own message says it better
+        command = f"pip install 'redecide[{extra}]'"
+        raise MissingExtra(f"`{module}` is not installed; run {command}", name=exc.name) from exc

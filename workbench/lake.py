@@ -1,0 +1,360 @@
+"""A lake, opened for reading: its tables as Polars LazyFrames, at a pin.
+
+One rule: read-only, and always the same rows. `decisions` and `outcomes` are filtered by the pin and sorted as they
+became durable; content-addressed tables give one row a key, whatever doubles two hosts wrote.
+
+Accepted trade-offs: each access reads the newest Delta log (milliseconds; a round trip on an object store), so that
+a lake stays readable after compaction and vacuum, though not a frame taken before; content-addressed tables are not
+cut at the pin, because what is beyond it is never referred to below it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from runtime import trace
+from runtime.bundle import bundle_from_files
+from runtime.errors import BundleError, LedgerError, LedgerTooNew
+from runtime.lake import LakeStore, arrow_schema
+from workbench.errors import BundleNotFound, LakeEmpty, LakeError, LakeNotFound, SchemaMismatch
+from workbench.overview import Overview, lines, overview
+from workbench.pins import Pins, heads, pinned, require_reachable
+from workbench.scan import scan
+from workbench.tracking import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from os import PathLike
+
+    from deltalake import DeltaTable
+
+    from runtime.bundle import Bundle
+    from runtime.trace import Table
+    from workbench.replay import Replay
+    from workbench.rows import Engine
+
+MIN_PREFIX = 4
+"""Hex digits that a shortened bundle version needs."""
+
+
+def open_lake(
+    path: str | PathLike[str],
+    storage_options: Mapping[str, str] | None = None,
+    *,
+    at: Pins | Mapping[str, Any] | None = None,
+) -> Lake:
+    """Open a lake for reading, pinned at what it holds now.
+
+    Args:
+        path: the folder or URL whose children are the Delta tables.
+        storage_options: as delta-rs takes them, for object stores. Never shown.
+        at: an earlier pin (`lake.pins`, `replay.pins`, or ledger id to position); None: all that is complete now.
+
+    Raises:
+        LakeNotFound: nothing is there, or it is no lake.
+        LakeEmpty: no decision was drained yet.
+        PinUnreachable: `at` names rows that the lake does not hold.
+        SchemaMismatch: a table was written by a newer redecide.
+        LakeError: the store cannot be read.
+
+    Cost: reads the Delta logs, and two columns of `decisions` and `outcomes`.
+    """
+    uri = str(path) if "://" in str(path) else str(Path(path).expanduser().absolute())
+    if "://" not in uri:
+        _require_folder(Path(uri))
+    store = _store(uri, storage_options)
+    tables = {table.name: found for table in trace.TABLES if (found := _table(store, table)) is not None}
+    if not tables:
+        raise LakeNotFound(_no_tables(uri))
+    if trace.DECISIONS.name not in tables:
+        raise LakeEmpty(_nothing_decided(uri))
+    lake = Lake(uri, Pins({}, {name: found.version() for name, found in tables.items()}), store)
+    return lake.at(at)
+
+
+def _require_folder(path: Path) -> None:
+    if not path.exists():
+        raise LakeNotFound(
+            f"no lake at {path}: nothing is there; give the folder that `Runtime.open(…, lake=…)` wrote, "
+            "or make one with `redecide demo`"
+        )
+    if not path.is_dir():
+        raise LakeNotFound(
+            f"no lake at {path}: it is a file; a lake is a folder with one Delta table in each child"
+        )
+    if (path / "_delta_log").is_dir():
+        raise LakeNotFound(f"{path} is one Delta table; open the lake it is in: {str(path.parent)!r}")
+
+
+def _no_tables(uri: str) -> str:
+    """Say that there is no lake, and where one is if it is near."""
+    near = sorted(Path(uri).glob(f"*/{trace.DECISIONS.name}/_delta_log")) if "://" not in uri else []
+    hint = f"did you mean {str(near[0].parent.parent)!r}?" if near else "is it the right path?"
+    return f"no lake at {shown(uri)}: none of its children is a table of ours ({trace.DECISIONS.name}, …); {hint}"
+
+
+def _nothing_decided(uri: str) -> str:
+    return f"the lake at {shown(uri)} holds no decision yet; drain the runtime (`rt.drain()`), then open it again"
+
+
+def _store(uri: str, storage_options: Mapping[str, str] | None) -> LakeStore:
+    try:
+        return LakeStore(uri, storage_options)
+    except LedgerError as exc:
+        raise LakeError(str(exc)) from exc
+
+
+def _table(store: LakeStore, table: Table) -> DeltaTable | None:
+    """Open a table; the runtime's errors become ours."""
+    try:
+        return store.table(table)
+    except LedgerTooNew as exc:
+        raise SchemaMismatch(str(exc)) from exc
+    except LedgerError as exc:
+        raise LakeError(str(exc)) from exc
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Lake:
+    """A lake at a pin. Made by `open_lake`; every table is a LazyFrame with the columns of `runtime.trace`."""
+
+    uri: str
+    """Absolute path or URL."""
+    pins: Pins
+    store: LakeStore
+    held_back: Mapping[str, int] = field(default_factory=dict)
+    """Ledger id to the positions that are in the lake beyond the pin."""
+    _bundles: dict[str, Bundle | None] = field(default_factory=dict)
+
+    @property
+    def decisions(self) -> pl.LazyFrame:
+        """One row a decision, at the pin, in (writer, position) order; shadow decisions included."""
+        return self._pinned(trace.DECISIONS)
+
+    @property
+    def outcomes(self) -> pl.LazyFrame:
+        """One row an execution or a label, at the pin, in (writer, position) order."""
+        return self._pinned(trace.OUTCOMES)
+
+    @property
+    def policies(self) -> pl.LazyFrame:
+        """One row a file of a bundle version."""
+        return self.table(trace.POLICIES)
+
+    @property
+    def contexts(self) -> pl.LazyFrame:
+        """One row a compiled context."""
+        return self.table(trace.CONTEXTS)
+
+    @property
+    def entities(self) -> pl.LazyFrame:
+        """One row an entity's content."""
+        return self.table(trace.ENTITIES)
+
+    @property
+    def slices(self) -> pl.LazyFrame:
+        """One row a set of entities that decisions were made with."""
+        return self.table(trace.SLICES)
+
+    @property
+    def blobs(self) -> pl.LazyFrame:
+        """One row an argument or result above 32 KiB."""
+        return self.table(trace.BLOBS)
+
+    @property
+    def aliases(self) -> pl.LazyFrame:
+        """The log of names for bundle versions."""
+        return self.table(trace.ALIASES)
+
+    @property
+    def scores(self) -> pl.LazyFrame:
+        """One row a (replay, decision, metric)."""
+        return self.table(trace.SCORES)
+
+    @property
+    def replays(self) -> pl.LazyFrame:
+        """One row a saved replay."""
+        return self.table(trace.REPLAYS)
+
+    @property
+    def bundles(self) -> pl.LazyFrame:
+        """One row a bundle version, by name: `bundle_version`, the three hashes, `name`, `files` (list, sorted)."""
+        keys = ("bundle_version", "policy_hash", "context_spec_hash", "limits_hash")
+        rows = self.policies.group_by(keys).agg(pl.col("name").min(), files=pl.col("file").sort())
+        return rows.sort("name", "bundle_version")
+
+    @property
+    def labels(self) -> pl.LazyFrame:
+        """The labels in force: of several that say the same thing of the same, the last.
+
+        Returns:
+            `tenant`, `session_id`, `decision_id` (null: of the whole session), `label`, `value`, `source`,
+            `recorded_at`, `writer`, `position`; one row for each of the first four, in order of `recorded_at`.
+        """
+        of = ("tenant", "session_id", "decision_id", "label")
+        rows = self.outcomes.filter(pl.col("kind") == "label")
+        return (
+            rows.select(*of, "value", "source", "recorded_at", "writer", "position")
+            .sort("recorded_at", "writer", "position")
+            .unique(of, keep="last", maintain_order=True)
+        )
+
+    @property
+    def sessions(self) -> pl.LazyFrame:
+        """One row a session, in order of its start.
+
+        Returns:
+            `tenant`, `session_id`, `principal`, `started_at`, `ended_at` (of its first and last decision),
+            `decisions`, one count a verdict (`allow`, `modify`, `approve`, `block`), `tools` (list, sorted). Shadow
+            decisions are left out.
+        """
+        verdicts = {
+            name: (pl.col("verdict") == name).sum() for name in ("allow", "modify", "approve", "block")
+        }
+        uid = pl.format('{}::"{}"', "principal_type", "principal_id")
+        rows = self.decisions.filter(pl.col("kind") != "shadow").group_by("tenant", "session_id")
+        return rows.agg(
+            uid.first().alias("principal"),
+            pl.col("decided_at").min().alias("started_at"),
+            pl.col("decided_at").max().alias("ended_at"),
+            pl.len().alias("decisions"),
+            **verdicts,
+            tools=pl.col("tool").unique().sort(),
+        ).sort("started_at", "tenant", "session_id")
+
+    def table(self, table: Table) -> pl.LazyFrame:
+        """Return a table as it is now: declared columns, older schemas filled with nulls, one row a key.
+
+        Content-addressed tables come sorted by key. A table that was never written has no rows.
+        """
+        empty = _empty(table)
+        found = _table(self.store, table)
+        if found is None:
+            return empty.lazy()
+        frame = scan(found)
+        known = frame.collect_schema().names()
+        columns = [
+            pl.col(name) if name in known else pl.lit(None, dtype).alias(name)
+            for name, dtype in empty.schema.items()
+        ]
+        # Delta has no empty partition value: it comes back as null.
+        blank = [pl.col(name).fill_null("") for name in table.partition_by]
+        frame = frame.select(columns).with_columns(blank)
+        return frame.unique(table.key, keep="any").sort(table.key) if table.content_addressed else frame
+
+    def at(self, pins: Pins | Mapping[str, Any] | None = None) -> Lake:
+        """Return this lake at another pin; None: at all that is complete now.
+
+        Raises:
+            PinUnreachable: the lake does not hold those rows.
+            LakeEmpty: there is no decision at all.
+        """
+        rows = [self.table(table).select("writer", "position") for table in (trace.DECISIONS, trace.OUTCOMES)]
+        found = heads(pl.concat(rows))
+        if not found:
+            raise LakeEmpty(_nothing_decided(self.uri))
+        wanted = {writer: end for writer, (end, _) in found.items()} if pins is None else pinned(pins)
+        require_reachable(wanted, found, shown(self.uri))
+        beyond = {writer: last - wanted.get(writer, 0) for writer, (_, last) in found.items()}
+        held_back = {writer: number for writer, number in beyond.items() if number > 0}
+        return Lake(self.uri, Pins(wanted, self.pins.delta), self.store, held_back, self._bundles)
+
+    def bundle(self, version: str) -> Bundle:
+        """Return a recorded bundle, built from the texts in `policies`.
+
+        Args:
+            version: `bundle_version`, or its first digits where they fit one only.
+
+        Raises:
+            BundleNotFound: no version begins so, or several do; or the texts do not give that version.
+            BundleError: the texts are no bundle that this release reads.
+        """
+        versions = (
+            self.policies.select(pl.col("bundle_version").unique().sort()).collect().to_series().to_list()
+        )
+        fits = (
+            [known for known in versions if known.startswith(version)] if len(version) >= MIN_PREFIX else []
+        )
+        if len(fits) != 1:
+            known = ", ".join(each[:12] for each in fits or versions) or "none"
+            what = f"{len(fits)} bundles begin with" if fits else "no bundle of"
+            raise BundleNotFound(
+                f"{what} version {version!r} in the lake at {shown(self.uri)}; it has {known}"
+            )
+        return self._rebuilt(fits[0])
+
+    def find_bundle(self, version: str) -> Bundle | None:
+        """Return the bundle of exactly this version; None if the lake lost it or its texts give another. Cached."""
+        if version not in self._bundles:
+            try:
+                self._bundles[version] = self._rebuilt(version)
+            except (BundleNotFound, BundleError):
+                self._bundles[version] = None
+        return self._bundles[version]
+
+    def replay(
+        self,
+        policy: str | PathLike[str] | Bundle | None = None,
+        *,
+        context: str | PathLike[str] | Bundle = "recorded",
+        limits: str | PathLike[str] | Bundle | None = None,
+        sources: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+        recompile: bool | None = None,
+        engine: Engine | None = None,
+        on_rows: Callable[[int], None] = lambda _: None,
+    ) -> Replay:
+        """Decide every recorded decision again; see `workbench.versions.replay_lake`."""
+        from workbench.versions import replay_lake  # noqa: PLC0415 - the replay imports us
+
+        return replay_lake(
+            self,
+            policy,
+            context=context,
+            limits=limits,
+            sources=sources,
+            at=at,
+            recompile=recompile,
+            engine=engine,
+            on_rows=on_rows,
+        )
+
+    @cached_property
+    def overview(self) -> Overview:
+        """What the repr says. One pass over a few columns, once."""
+        return overview(self)
+
+    def __repr__(self) -> str:
+        return "\n".join(lines(self))
+
+    def _repr_html_(self) -> str:
+        from workbench.report import lake_html  # noqa: PLC0415 - it imports us
+
+        return lake_html(self)
+
+    def _pinned(self, table: Table) -> pl.LazyFrame:
+        return self.table(table).filter(self.pins.holds).sort("writer", "position")
+
+    def _rebuilt(self, version: str) -> Bundle:
+        rows = self.policies.filter(pl.col("bundle_version") == version).sort("name", "file").collect()
+        if not rows.height:
+            raise BundleNotFound(f"no bundle of version {version!r} in the lake at {shown(self.uri)}")
+        bundle = bundle_from_files(dict(rows.select("file", "text").iter_rows()), rows["name"][0])
+        if bundle.version != version:
+            raise BundleNotFound(
+                f"the texts of bundle {version[:12]} in the lake at {shown(self.uri)} give {bundle.version[:12]}: "
+                "rows of `policies` are missing or were changed"
+            )
+        return bundle
+
+
+def _empty(table: Table) -> pl.DataFrame:
+    found = pl.from_arrow(arrow_schema(table).empty_table())
+    assert isinstance(found, pl.DataFrame)  # noqa: S101 - a table becomes a frame
+    return found
