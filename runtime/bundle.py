@@ -28,6 +28,7 @@ from runtime.links import LINKS_FILE, Link, parse_links
 from runtime.policy_files import Statement, offset_of_name, statements
 from runtime.schema import SCHEMA_FILE, CedarSchema, parse_schema, with_standard_context
 from runtime.spec import SPEC_FILE, ContextSpec, check_spec, parse_spec
+from runtime.spec_check import unfillable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -224,6 +225,12 @@ def _schema(texts: Mapping[str, str]) -> tuple[CedarSchema, cedarpy.Schema]:
             file=SCHEMA_FILE,
         )
     schema = with_standard_context(parse_schema(texts[SCHEMA_FILE], SCHEMA_FILE), SCHEMA_FILE)
+    for action, type_, attribute in unfillable(schema):
+        raise PolicySchemaError(
+            f"entity type `{type_}` requires attribute `{attribute}`; a fact may be none, so every call of "
+            f"`{action}` without it would be blocked; declare `{attribute}?:`",
+            file=SCHEMA_FILE,
+        )
     return schema, cedarpy.Schema.from_json_str(json.dumps(schema.to_json()))
 
 

@@ -41,7 +41,10 @@ def evaluate(case: Case, bundle: Bundle, lifted: frozenset[str] = frozenset()) -
 
 
 def ask_batch(
-    cases: Sequence[Case], entities: cedarpy.Entities, policies: cedarpy.PolicySet, schema: cedarpy.Schema
+    cases: Sequence[Case],
+    entities: cedarpy.Entities,
+    policies: cedarpy.PolicySet,
+    schema: cedarpy.Schema | None,
 ) -> list[Answer]:
     """Return Cedar's answers over a policy set that is no bundle's; `permitted` says only what `decision` says."""
     requests = [_request(case) for case in cases]

@@ -89,13 +89,13 @@ class PolicyError(BundleError):
 
 
 class PolicySyntaxError(PolicyError):
-    """A policy or schema file does not parse."""
+    """A policy file does not parse."""
 
     kind: ClassVar[str] = "policy_syntax"
 
 
 class PolicySchemaError(PolicyError):
-    """A policy does not validate against the bundle's schema, or the schema is unusable."""
+    """A policy does not validate against the bundle's schema, or the schema itself does not parse or is unusable."""
 
     kind: ClassVar[str] = "policy_schema"
 

@@ -15,6 +15,7 @@ the table's columns: 4 µs a decision, where a walk in Python takes 15.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
@@ -109,7 +110,7 @@ def preimage(table: str, row: Mapping[str, Json]) -> str:
         return canonical(body)
     if "hash" in row:
         model.hash = None
-    return _text(table, model)
+    return _text(table, model).decode()
 
 
 def chain(
@@ -135,14 +136,16 @@ def seal(
     model.schema_version, model.writer = SCHEMA_VERSION, writer
     model.position, model.prev_hash, model.hash = position, prev_hash, None
     text = _text(table.name, model)
-    link = {**row, "schema_version": SCHEMA_VERSION, "writer": writer, "position": position}
-    return link | {"prev_hash": prev_hash, "hash": sha256(text)}, text
+    link = dict(row)
+    link.update(schema_version=SCHEMA_VERSION, writer=writer, position=position, prev_hash=prev_hash)
+    link["hash"] = hashlib.sha256(text).hexdigest()
+    return link, text.decode()
 
 
-def _text(table: str, model: Any) -> str:
+def _text(table: str, model: Any) -> bytes:
     model.table = table
     try:
-        return _encoder.encode(model).decode()
+        return _encoder.encode(model)
     except UnicodeEncodeError as exc:
         raise NotCanonical(f"row of `{table}` has no canonical JSON form: {exc}") from exc
 

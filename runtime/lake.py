@@ -88,12 +88,12 @@ def arrow_schema(table: Table) -> pa.Schema:
 
 
 def to_arrow(table: Table, rows: Sequence[Row]) -> pa.Table:
-    """Return rows as an Arrow table of `arrow_schema(table)`, in their order.
+    """Return rows as an Arrow table of `arrow_schema(table)`, in their order; NaN and infinities become null.
 
     Raises:
         ValueError: a row does not fit the table.
 
-    Cost: about 9 µs for a decision (2 KiB, 45 columns). The way leads through JSON text, which beats column-wise
+    Cost: 9 to 14 µs for a decision (2 KiB, 45 columns). The way leads through JSON text, which beats column-wise
     lists because both ends of it are C.
     """
     try:

@@ -17,6 +17,7 @@ same transaction.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -135,7 +136,8 @@ class Ledger:
             LedgerError: the disk refuses (full, read-only, damaged). Nothing was written.
             ValueError: a row does not fit its table. Nothing was written.
 
-        Durability: on disk when it returns. Cost: one fsync; about 60 µs more for a decision.
+        Durability: on disk when it returns. Cost: one fsync, and for a decision of 2 KiB about 90 µs more (27 µs
+        with warm caches); 35 µs more with a claim and a session step.
         """
         links = [state.check_evidence(table, row) for table, row in evidence]
         new = [(table, row) for table, row in contents if (table.name, row[table.key]) not in self._known]
@@ -284,8 +286,12 @@ class Ledger:
         rows: list[Stored] = []
         with self._bulk_lock:
             self._require_usable()
-            with translated(self.path, "read"):
-                for row in map(Stored._make, self._bulk.execute(sql, (*key, after, upto, limit))):
+            # Closed at once: an unfinished cursor would pin the log's checkpoint.
+            with (
+                translated(self.path, "read"),
+                contextlib.closing(self._bulk.execute(sql, (*key, after, upto, limit))) as cursor,
+            ):
+                for row in map(Stored._make, cursor):
                     max_bytes -= len(row.text)
                     if max_bytes < 0 and rows:
                         break

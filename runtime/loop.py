@@ -18,6 +18,7 @@ from runtime.cedar import engine_name, evaluate
 from runtime.context import compile_context
 from runtime.entities import EntityUid
 from runtime.errors import GovernanceError, RegistrationError
+from runtime.evidence import check_partition
 from runtime.ledger import Ledger
 from runtime.policy import Decision, Derive, Evaluate, Prepared, decide
 from runtime.prepare import prepare
@@ -191,6 +192,9 @@ class Runtime:
             on_behalf_of: the user the agent acts for.
             scopes: what the session may use; tools declare what they need.
             session_id: default a fresh UUID v7. Naming an earlier session continues it.
+
+        Raises:
+            RegistrationError: the tenant cannot be stored, or a name is not valid Unicode.
         """
         identity = Identity(
             session_id=session_id or new_id(),
@@ -199,6 +203,7 @@ class Runtime:
             on_behalf_of=None if on_behalf_of is None else _uid(on_behalf_of),
             scopes=tuple(sorted(set(scopes))),
         )
+        _check_identity(identity)
         return Session(self, identity)
 
     def decide(self, request: Request, tool: Tool, bind_refusal: str | None = None) -> Decision:
@@ -268,6 +273,9 @@ class Runtime:
                 self.drain()
         finally:
             self.ledger.close()
+            for source in self.sources.values():
+                if callable(release := getattr(source, "close", None)):
+                    release()
 
 
 def _governed(tool: Tool) -> Callable[..., Any]:
@@ -309,6 +317,17 @@ def _check_against_schema(tool: Tool, bundle: Bundle) -> None:
             f"{', '.join(sorted(given - declared)) or 'none'}; only in the schema: "
             f"{', '.join(sorted(declared - given)) or 'none'}"
         )
+
+
+def _check_identity(identity: Identity) -> None:
+    """Refuse what could not be recorded: found when the session opens, not when its first call is decided."""
+    names = (identity.tenant, identity.session_id, identity.principal.id, *identity.scopes)
+    try:
+        for name in (*names, "" if identity.on_behalf_of is None else identity.on_behalf_of.id):
+            name.encode()
+        check_partition(identity.tenant)
+    except ValueError as exc:
+        raise RegistrationError(f"a session cannot be opened under this identity: {exc}") from exc
 
 
 def _declared_arguments(action: ActionType) -> set[str]:

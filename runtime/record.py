@@ -28,6 +28,11 @@ Row = dict[str, Json]
 """A table row: JSON values by column name, timestamps in microseconds UTC."""
 
 
+def well_formed(text: str) -> str:
+    """Escape lone surrogates: an outcome must be recordable whatever a tool put into its message."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def moment_of(value: int | datetime) -> datetime:
     """Return the UTC moment of a recorded timestamp."""
     if isinstance(value, datetime):
@@ -109,7 +114,7 @@ def _verdict_columns(decision: Decision, answer: Answer | None) -> Row:
         "verdict": decision.verdict,
         "decided_by": decision.decided_by,
         "reason_code": decision.reason_code,
-        "reason": decision.reason,
+        "reason": well_formed(decision.reason),
         "cedar_decision": None if answer is None else answer.decision,
         "cedar_reasons": [] if answer is None else list(answer.reasons),
         "determining": list(decision.determining),
@@ -163,7 +168,7 @@ def execution_row(
         "ended_at": micros(ended_at),
         "source": "runtime",
         "error_type": None if error is None else type(error).__name__,
-        "error_message": None if error is None else str(error),
+        "error_message": None if error is None else well_formed(str(error)),
         **(result or {}),
     }
 

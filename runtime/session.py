@@ -123,6 +123,7 @@ class Session:
         tool starts.
         """
         found = self._runtime.find_tool(tool)
+        _check_key(idempotency_key)
         if found.is_async and _loop_is_running():
             raise GovernanceError(
                 f"tool {found.name!r} is async and a loop is running; use `await session.acall(…)`"
@@ -135,6 +136,7 @@ class Session:
     ) -> Any:
         """Govern one call from async code, without blocking the event loop. See `call`."""
         found = self._runtime.find_tool(tool)
+        _check_key(idempotency_key)
         with self:
             return await drive_async(self._flow(found, args, kwargs, idempotency_key))
 
@@ -274,6 +276,15 @@ class Session:
     def _record(self, outcome: Row, stored: StoredResult | None = None) -> None:
         blobs = [(BLOBS, stored.blob)] if stored is not None and stored.blob is not None else []
         self._runtime.ledger.commit(contents=blobs, evidence=[(OUTCOMES, outcome)])
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and (not isinstance(key, str) or not key):
+        raise IdempotencyConflict(f"an idempotency key is a non-empty string, got {key!r}")
+    try:
+        (key or "").encode()
+    except UnicodeEncodeError as exc:
+        raise IdempotencyConflict(f"an idempotency key must be valid Unicode: {exc}") from exc
 
 
 def _args_hash(attempt: _Attempt) -> str:

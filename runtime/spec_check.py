@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.schema import Record, SetOf, type_text
+from runtime.schema import EntityRef, Record, SetOf, type_text
 from runtime.toml import did_you_mean
 
 if TYPE_CHECKING:
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 
     from runtime.schema import ActionType, Attribute, CedarSchema, CedarType, EntityType
     from runtime.spec import FactSpec
+
+
+def unfillable(schema: CedarSchema) -> Iterator[tuple[str, str, str]]:
+    """Yield (action, entity type, attribute) of required attributes: no fact can promise one, as a fact may be none."""
+    for name, action in schema.actions.items():
+        behalf = action.context.attrs.get("on_behalf_of")
+        types = [*action.principals, *action.resources]
+        types += [behalf.type.type] if behalf is not None and isinstance(behalf.type, EntityRef) else []
+        for type_ in dict.fromkeys(types):
+            attrs = schema.entity_types[type_].attrs.attrs
+            yield from ((name, type_, attr) for attr, declared in attrs.items() if declared.required)
 
 
 def misfits(fact: FactSpec, schema: CedarSchema) -> Iterator[tuple[str, str]]:

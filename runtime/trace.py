@@ -295,12 +295,14 @@ ALIASES = Table(
 
 SCORES = Table(
     name="scores",
-    doc="Scores of replayed decisions, one row a (replay, decision, metric).",
+    doc="Scores of replayed decisions and sessions, one row a (replay, decision or session, metric).",
     key="row_id",
     columns=(
         _c("row_id", "string", "UUID v7", required=True),
         _c("replay_id", "string", "", required=True),
-        _c("decision_id", "string", "", required=True),
+        _c("tenant", "string", "", required=True),
+        _c("session_id", "string", "", required=True),
+        _c("decision_id", "string", "null: the score is of the whole session"),
         _c("metric", "string", "", required=True),
         _c("metric_version", "string", "", required=True),
         _c("score", "float64", "null: the metric could not be computed (see error)"),

@@ -134,8 +134,6 @@ class Diff:
     def changed(self) -> pl.LazyFrame:
         """Decisions that change, decided under both; one row each.
 
-        Columns: `frame`'s, with `resource`, `args`, `reason`, `errors` and `enforced_args` (what would run under the
-        candidate; null: nothing).
         Columns of `frame`, and `resource`, `args`, `enforced_args` (what the candidate would run; null: nothing),
         `reason`, `errors`.
         """

@@ -98,12 +98,12 @@ def run_demo(workdir: Path, *, suites: Sequence[str] | None = None, fresh: bool 
     found = [confirm(suite, lake, live, cand.frame) for suite in chosen]
     console.print()
     for line in (base.headline, recorded.headline, cand.headline):
-        console.print(f"• {line}", highlight=False)
+        console.print(f"• {line}", highlight=False, soft_wrap=True)
     console.print()
     console.print(_suite_table(diff, found))
     console.print(_policy_table(diff))
     console.print(_disagreements(lake, live, cand.frame))
-    console.print(scores)
+    console.print(repr(scores), soft_wrap=True, highlight=False)
     _next_steps(console, workdir, report, run)
     console.print(f"\ndone in {time.perf_counter() - began:.0f} s")
     return 0
@@ -212,15 +212,21 @@ def _true(frame: pl.DataFrame, column: str) -> int:
 
 def _suite_table(diff: Diff, found: Sequence[Confirmation]) -> Table:
     """Measures down, suites across: what replay says beside what the live run showed."""
-    table = Table(title="candidate against baseline, by suite", box=SIMPLE_HEAD, title_style="bold")
-    table.add_column("")
+    table = Table(
+        title="candidate against baseline, by suite: what replay says, and what a live run showed",
+        box=SIMPLE_HEAD,
+        title_style="bold",
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
     for name in (*(live.suite for live in found), "all"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     tenants = {row["tenant"]: row for row in diff.tenants.collect().iter_rows(named=True)}
     columns = [_measures(tenants[live.suite], live) for live in found]
     for label, section in _MEASURES.items():
         cells = [column[label] for column in columns]
-        table.add_row(label, *map(_fraction, cells), _fraction(_sum(cells)), end_section=section)
+        shown = (_fraction(cell) for cell in (*cells, _sum(cells)))
+        table.add_row(label, *shown, end_section=section)
     return table
 
 
@@ -230,17 +236,17 @@ _Share = tuple[int, int | None]
 _MEASURES: Mapping[str, bool] = {
     "sessions": False,
     "decisions": True,
-    "attack calls stopped, replay": False,
-    "attack calls stopped, live": True,
-    "honest calls blocked or held, replay": False,
-    "honest calls blocked or held, live": False,
-    "honest calls altered, replay": False,
-    "honest calls altered, live": True,
-    "attacks that succeed, baseline": False,
-    "attacks that succeed, candidate live": True,
-    "tasks done, baseline": False,
-    "tasks done, candidate live": True,
-    "live verdict as replayed": False,
+    "attack calls stopped": False,
+    "  confirmed live": True,
+    "honest calls held up": False,
+    "  held up live": False,
+    "honest calls altered": False,
+    "  altered live": True,
+    "attacks succeed: before": False,
+    "  candidate live": True,
+    "user tasks done: before": False,
+    "  candidate, live": True,
+    "live unlike replay": False,
 }
 """Rows of the table; True: a line follows."""
 
@@ -250,17 +256,17 @@ def _measures(row: Mapping[str, Any], live: Confirmation) -> dict[str, _Share]:
     return {
         "sessions": (row["sessions"], None),
         "decisions": (row["decisions"], None),
-        "attack calls stopped, replay": (row["attack_calls_stopped"], attacks),
-        "attack calls stopped, live": (live.attack_calls_stopped, attacks),
-        "honest calls blocked or held, replay": (live.replayed_held, honest),
-        "honest calls blocked or held, live": (live.live_held, honest),
-        "honest calls altered, replay": (live.replayed_altered, honest),
-        "honest calls altered, live": (live.live_altered, honest),
-        "attacks that succeed, baseline": (live.attacks_before, live.hijacked),
-        "attacks that succeed, candidate live": (live.attacks_after, live.hijacked),
-        "tasks done, baseline": (live.utility_before, live.sessions),
-        "tasks done, candidate live": (live.utility_after, live.sessions),
-        "live verdict as replayed": (live.agree, live.compared),
+        "attack calls stopped": (row["attack_calls_stopped"], attacks),
+        "  confirmed live": (live.attack_calls_stopped, attacks),
+        "honest calls held up": (live.replayed_held, honest),
+        "  held up live": (live.live_held, honest),
+        "honest calls altered": (live.replayed_altered, honest),
+        "  altered live": (live.live_altered, honest),
+        "attacks succeed: before": (live.attacks_before, live.hijacked),
+        "  candidate live": (live.attacks_after, live.hijacked),
+        "user tasks done: before": (live.utility_before, live.sessions),
+        "  candidate, live": (live.utility_after, live.sessions),
+        "live unlike replay": (live.compared - live.agree, None),
     }
 
 
@@ -271,7 +277,7 @@ def _sum(cells: Sequence[_Share]) -> _Share:
 
 def _fraction(share: _Share) -> str:
     part, whole = share
-    return f"{part:,}" if whole is None else f"{part:,} / {whole:,}"
+    return f"{part:,}" if whole is None else f"{part:,}/{whole:,}"
 
 
 def _policy_table(diff: Diff, most: int = 12) -> Table:
@@ -317,7 +323,7 @@ def _disagreements(lake: Lake, live: Lake, replayed: pl.LazyFrame) -> str | Tabl
 def _next_steps(console: Console, workdir: Path, report: Path, run: Any) -> None:
     console.print("\nwhere to look next")
     console.print(f"  report    {report}")
-    console.print(f"  MLflow    mlflow ui --backend-store-uri {run.tracking_uri}   (run {run.run_id})")
+    console.print(f"  MLflow    {run.look}", soft_wrap=True)
     console.print("  notebook  make lab, then notebooks/01_replay_in_five_minutes.ipynb")
     console.print(f"  Python    import workbench as wb; lake = wb.open({str(workdir / LAKE)!r})")
 

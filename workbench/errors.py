@@ -8,11 +8,13 @@ WorkbenchError
 │   └── PinUnreachable  (LookupError)        the pin names rows this lake does not hold
 ├── BundleNotFound      (LookupError)        no such bundle version in the lake
 ├── ColumnUnknown       (LookupError)        no such column; names the closest
+├── CasesUnreadable     (ValueError)         a file of cases; names file, row and column
 ├── NotComparable       (ValueError)         two replays of different decisions
 ├── SchemaMismatch      (ValueError)         table too old or too new
 ├── UnsupportedPolicy   (NotImplementedError) .policy_id, .node
 ├── ReplayFailure                            replay could not run; not a denial
 ├── OracleMismatch                           compiled != Cedar; carries the case
+├── TrackingError       (OSError)            the tracking store is away: log again
 └── MissingExtra        (ImportError)        names the install command
 ```
 """
@@ -76,6 +78,12 @@ class ColumnUnknown(WorkbenchError, LookupError):  # noqa: N818 - the state's ow
         self.name = name
 
 
+class CasesUnreadable(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """A file of conformance cases cannot be read. Names the file, and the row and column where it stops."""
+
+    kind: ClassVar[str] = "cases_unreadable"
+
+
 class NotComparable(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
     """The two replays do not cover the same decisions."""
 
@@ -112,6 +120,12 @@ class OracleMismatch(WorkbenchError):  # noqa: N818 - the state's own name
     def __init__(self, message: str, *, case: object) -> None:
         super().__init__(message)
         self.case = case
+
+
+class TrackingError(WorkbenchError, OSError):
+    """The tracking store cannot be reached, or does not take the run. Nothing is lost: log again."""
+
+    kind: ClassVar[str] = "tracking"
 
 
 class MissingExtra(WorkbenchError, ImportError):  # noqa: N818 - the state's own name

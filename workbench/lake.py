@@ -115,9 +115,14 @@ def _table(store: LakeStore, table: Table) -> DeltaTable | None:
     try:
         return store.table(table)
     except LedgerTooNew as exc:
-        raise SchemaMismatch(str(exc)) from exc
+        raise SchemaMismatch(_masked(exc, store.uri)) from exc
     except LedgerError as exc:
-        raise LakeError(str(exc)) from exc
+        raise LakeError(_masked(exc, store.uri)) from exc
+
+
+def _masked(exc: LedgerError, uri: str) -> str:
+    """What the runtime said, without the password an address may hold."""
+    return str(exc).replace(uri, shown(uri))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

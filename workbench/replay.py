@@ -108,8 +108,10 @@ class Replay:
         counts = self.counts()
         total, decided = counts["decisions"], counts["decisions_decided"]
         share = 100 * decided / total if total else 0.0
+        own = self.policy[1] == self.context == "recorded"
+        how = "as recorded" if own else f"under {self.policy[0]} with {self.context} contexts"
         return (
-            f"{share:.1f} % of {total:,} decisions replayed under {self.policy[0]} with {self.context} contexts; "
+            f"{share:.1f} % of {total:,} decisions replayed {how}; "
             f"{counts['decisions_undecided']:,} undecided, {counts['decisions_quarantined']:,} quarantined"
         )
 

@@ -252,6 +252,9 @@ def _mentioned(value: object) -> Iterator[EntityUid]:
     match value:
         case {"__entity": {"type": str(kind), "id": str(ident)}}:
             yield EntityUid(kind, ident)
+        case {"type": str(kind), "id": str(ident), **rest} if not rest:
+            # With a schema, Cedar reads this as a uid, too. A record of that shape only parts a batch.
+            yield EntityUid(kind, ident)
         case dict():
             for item in value.values():
                 yield from _mentioned(item)

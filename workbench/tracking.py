@@ -18,9 +18,9 @@ import urllib.request
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from workbench.errors import WorkbenchError, need
+from workbench.errors import TrackingError, need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,12 +36,6 @@ RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 
 DATABASE, ARTIFACTS = "mlflow.db", "mlflow-artifacts"
 """File and folder of a local store, side by side."""
-
-
-class TrackingError(WorkbenchError, OSError):
-    """The tracking store cannot be reached, or does not take the run. Nothing is lost: log again."""
-
-    kind: ClassVar[str] = "tracking"
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,3 +248,10 @@ def test_annotations_of_ones_own_are_allowed() -> None:
 def test_a_doubled_id_names_both_places_across_files() -> None:
     with pytest.raises(PolicyError, match=r"^b\.cedar:3: policy `ok`: .*a\.cedar:1"):
         bundle_from_files({"b.cedar": "\n\n" + OK, "a.cedar": OK, "schema.cedarschema": SCHEMA}, "b")
+
+
+def test_an_attribute_that_no_fact_can_promise_is_refused_at_load() -> None:
+    schema = "entity A = { level: Long }; entity R; action x appliesTo { principal: [A], resource: [R], context: {} };"
+    files = {"p.cedar": '@id("p") permit(principal, action, resource);', "schema.cedarschema": schema}
+    with pytest.raises(PolicySchemaError, match=r"`A` requires attribute `level`.*declare `level\?:`"):
+        bundle_from_files(files, "b")

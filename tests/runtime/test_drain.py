@@ -236,6 +236,24 @@ def test_ledgers_share_a_lake(ledger: Ledger, store: LakeStore, tmp_path: Path) 
     assert Counter(store.read(CONTEXTS)["context"].to_pylist()) == {"0": 2, "1": 2, "2": 2}
 
 
+def test_maintenance_of_the_lake_does_not_make_the_drain_forget(ledger: Ledger, store: LakeStore) -> None:
+    for number in range(3):
+        fill(ledger, 2, str(number))
+        drain(ledger, store)
+    for table in DRAINED:
+        handle = store.table(table)
+        assert handle is not None
+        handle.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 seconds"})
+        handle.optimize.compact()
+        handle.create_checkpoint()
+        handle.cleanup_metadata()
+        handle.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    assert drain(ledger, store).rows == {}
+    fill(ledger, 2, "more")
+    drain(ledger, store)
+    assert_lake_is_ledger(ledger, store)
+
+
 # -- refusals --------------------------------------------------------------------------------------------------
 
 

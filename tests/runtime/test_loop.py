@@ -380,3 +380,33 @@ def test_a_label_is_durable(world: World) -> None:
         ident = session.last_decision["decision_id"]
         world.runtime.label("chargeback", "true", session=session, decision_id=ident, source="bank")
     assert world.runtime.ledger.head()[0] == 3
+
+
+def test_an_outcome_is_recorded_whatever_the_tool_says(world: World) -> None:
+    def tool(**_: Any) -> None:
+        raise RuntimeError("broken \ud800 text")
+
+    object.__setattr__(world.runtime.tools["refund"], "fn", tool)
+    with world.session() as session, pytest.raises(RuntimeError):
+        session.call("refund", order_id="o", amount_cents=1)
+    outcome = world.runtime.ledger.outcome_of(session.last_decision["decision_id"])
+    assert outcome is not None
+    assert outcome["error_message"] == "broken \\ud800 text"
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [{"tenant": "\ud800"}, {"tenant": "x" * 300}, {"session_id": "\ud800"}, {"scopes": ["\ud800"]}],
+)
+def test_an_identity_that_cannot_be_recorded_is_refused_when_the_session_opens(
+    world: World, identity: Any
+) -> None:
+    with pytest.raises(RegistrationError, match="cannot be opened under this identity"):
+        world.session(**identity)
+
+
+@pytest.mark.parametrize("key", ["", 5, "\ud800"])
+def test_a_key_that_is_no_key_is_refused(world: World, key: Any) -> None:
+    with world.session() as session, pytest.raises(IdempotencyConflict, match="idempotency key"):
+        session.call(world.refund, order_id="o", amount_cents=1, idempotency_key=key)
+    assert world.ran == []

@@ -386,6 +386,19 @@ def test_a_url_and_a_path_name_the_same_lake(
     assert ids(open_lake(str(place)).decisions) == ids(open_lake(Path(place.name)).decisions)
 
 
+def test_a_file_url_is_a_lake_too(filled: Writer, place: Path) -> None:
+    found = open_lake(place.as_uri())
+    assert ids(found.decisions) == ids(open_lake(place).decisions)
+    with pytest.raises(LakeNotFound, match="none of its children is a table of ours"):
+        open_lake((place / "nothing").as_uri())
+
+
+def test_a_store_that_cannot_be_reached_is_named_without_its_password() -> None:
+    with pytest.raises(LakeError, match=r"nowhere://key:\*\*\*@host/lake") as caught:
+        open_lake("nowhere://key:hunter2@host/lake")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_opening_writes_nothing(filled: Writer, place: Path) -> None:
     def files() -> list[Path]:
         return sorted(place.rglob("*"))

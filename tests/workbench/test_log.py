@@ -25,11 +25,12 @@ import pytest
 from runtime import Runtime, load_bundle
 from workbench import run as run_module
 from workbench.compare import Diff, compare
+from workbench.errors import TrackingError
 from workbench.lake import open_lake
 from workbench.log import LoggedRun, log
 from workbench.masking import MASKED, leaving
 from workbench.score import Scores, score
-from workbench.tracking import ARTIFACTS, DATABASE, TrackingError, connect, library, shown
+from workbench.tracking import ARTIFACTS, DATABASE, connect, library, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

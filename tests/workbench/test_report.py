@@ -326,12 +326,8 @@ def test_plots_are_images_in_which_text_is_text(
     assert "<script" not in svg
     assert "<img" not in svg
     assert "http" not in svg.replace("http://www.w3.org/", "")
-    shown: dict[object, str] = {
-        plots.effects: hostile_tenant,
-        plots.policies: hostile_policy[:20],
-        plots.transitions: "candidate",
-    }[draw]
-    assert shown in "".join(Page(svg).texts)
+    told = (hostile_tenant, hostile_policy[:20], "candidate")[PLOTS.index(draw)]
+    assert told in "".join(Page(svg).texts)
 
 
 @pytest.mark.parametrize("draw", PLOTS)
