@@ -325,7 +325,7 @@ def _check_identity(identity: Identity) -> None:
     try:
         for name in (*names, "" if identity.on_behalf_of is None else identity.on_behalf_of.id):
             name.encode()
-        check_partition(identity.tenant)
+        check_partition("tenant", identity.tenant)
     except ValueError as exc:
         raise RegistrationError(f"a session cannot be opened under this identity: {exc}") from exc
 

@@ -278,11 +278,13 @@ class Session:
         self._runtime.ledger.commit(contents=blobs, evidence=[(OUTCOMES, outcome)])
 
 
-def _check_key(key: str | None) -> None:
-    if key is not None and (not isinstance(key, str) or not key):
+def _check_key(key: object) -> None:
+    if key is None:
+        return
+    if not isinstance(key, str) or not key:
         raise IdempotencyConflict(f"an idempotency key is a non-empty string, got {key!r}")
     try:
-        (key or "").encode()
+        key.encode()
     except UnicodeEncodeError as exc:
         raise IdempotencyConflict(f"an idempotency key must be valid Unicode: {exc}") from exc
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def unfillable(schema: CedarSchema) -> Iterator[tuple[str, str, str]]:
-    """Yield (action, entity type, attribute) of required attributes: no fact can promise one, as a fact may be none."""
+    """Yield (action, entity type, attribute) of required attributes: a fact may be none, so none can be promised."""
     for name, action in schema.actions.items():
         behalf = action.context.attrs.get("on_behalf_of")
         types = [*action.principals, *action.resources]
