@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from runtime.canonical import Json, NotCanonical, canonical
+from runtime.canonical import Json, NotCanonical, canonical, without_doubles
 from runtime.errors import PolicyError
+from runtime.patches import REF_ROOTS
 from runtime.policy_files import parse_uids
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ KNOWN = frozenset(
 """Annotations that mean something here. Others are the author's own, unless they look like a misspelling."""
 
 _REFINING = ("verdict", "patch", "approvers")
-_ROOTS = ("context", "resource", "principal")
 _CLOSE = 0.7  # `@aprovers`, `@path` and `@Id` are above; `@note`, `@title` and `@reason` below
 
 
@@ -118,7 +118,7 @@ def _check_company(statement: Statement, verdict: PolicyVerdict) -> None:
 def _patch(statement: Statement) -> Json:
     text = statement.annotations["patch"]
     try:
-        patch = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_doubles)
+        patch = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=without_doubles)
         canonical(patch)
     except (ValueError, NotCanonical) as exc:
         raise policy_error(statement, f"`@patch` is not JSON: {exc}; got {text!r}") from exc
@@ -135,18 +135,11 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"`{text}` is no JSON number")
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("an object has the same member twice")
-    return members
-
-
 def _bad_refs(value: Json) -> Iterator[str]:
     match value:
         case {"$ref": target, **rest}:
             parts = target.split(".") if isinstance(target, str) else []
-            if rest or len(parts) < 2 or parts[0] not in _ROOTS or not all(parts):  # noqa: PLR2004 - root and member
+            if rest or len(parts) < 2 or parts[0] not in REF_ROOTS or not all(parts):  # noqa: PLR2004 - root and member
                 yield (
                     f"`@patch` has the reference {json.dumps(value)}, which must be "
                     f'`{{"$ref": "context.…"}}` alone, rooted in `context.`, `resource.` or `principal.`'

@@ -23,7 +23,7 @@ import cedarpy
 from runtime.annotations import PolicyVerdict, Refinement, policy_error, refinement
 from runtime.canonical import Json, content_hash
 from runtime.errors import BundleError, PolicyError, PolicySchemaError
-from runtime.limits import Limits, parse_limits
+from runtime.limits import Limits, check_limits, parse_limits
 from runtime.links import LINKS_FILE, Link, parse_links
 from runtime.policy_files import Statement, offset_of_name, statements
 from runtime.schema import SCHEMA_FILE, CedarSchema, parse_schema, with_standard_context
@@ -198,6 +198,7 @@ def bundle_from_files(files: Mapping[str, str], name: str) -> Bundle:
     spec = parse_spec(texts.get(SPEC_FILE, ""), SPEC_FILE)
     check_spec(spec, schema, SPEC_FILE)
     limits = parse_limits(texts.get(LIMITS_FILE, ""), LIMITS_FILE)
+    check_limits(limits, schema, LIMITS_FILE)
     of_policy: dict[str, Json] = {f: t for f, t in texts.items() if f not in {SPEC_FILE, LIMITS_FILE}}
     hashes = {"policy": content_hash(of_policy), "context_spec": spec.hash, "limits": limits.hash}
     return Bundle(
@@ -225,6 +226,15 @@ def _schema(texts: Mapping[str, str]) -> tuple[CedarSchema, cedarpy.Schema]:
             file=SCHEMA_FILE,
         )
     schema = with_standard_context(parse_schema(texts[SCHEMA_FILE], SCHEMA_FILE), SCHEMA_FILE)
+    for key, declared in schema.actions.items():
+        if declared.namespace and declared.principals:
+            raise PolicySchemaError(
+                f"action `{key}` is declared in a namespace, but a tool is asked for as "
+                f'`Action::"{declared.name}"`; declare it outside of `namespace {declared.namespace}` '
+                "(entity types and action groups may stay)",
+                file=SCHEMA_FILE,
+                line=schema.lines.get(key),
+            )
     for action, type_, attribute in unfillable(schema):
         raise PolicySchemaError(
             f"entity type `{type_}` requires attribute `{attribute}`; a fact may be none, so every call of "

@@ -130,6 +130,18 @@ def _integer(digits: str) -> int | float:
     return value if value in _INT64 else float(digits)
 
 
+def without_doubles(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Make an object of its members, for `json.loads(object_pairs_hook=…)`, which would keep the last of two.
+
+    Raises:
+        ValueError: a member is there twice.
+    """
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("an object has the same member twice")
+    return members
+
+
 def sha256(text: str) -> str:
     """Return the SHA-256 of the UTF-8 bytes of `text`, as 64 lower-case hex digits."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -8,6 +8,7 @@ permit is satisfied is asked apart, of the permits alone (a second evaluation, o
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import cedarpy
 import msgspec
 
 from runtime.ruling import Answer, PolicyFault
+from runtime.schema_parser import unescape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -101,19 +103,31 @@ def faults(errors: Iterable[str], known: Iterable[str] | None) -> tuple[PolicyFa
     """Parse Cedar's error texts into (policy, message), sorted by policy.
 
     Args:
-        errors: the texts.
+        errors: the texts, in which Cedar escapes quotes, control and invisible characters of an id.
         known: ids of the policy set; None: ids without a backtick, as generated ones are.
 
     Raises:
         ValueError: if a text names no known policy; an error nobody can attribute must not pass as none.
     """
-    found = []
-    by_length = sorted(known or (), key=len, reverse=True)
-    for text in errors:
-        if known is None:
-            by_length = [text.removeprefix(_PREFIX).partition("`")[0]]
-        policy = next((p for p in by_length if text.startswith(f"{_PREFIX}{p}`: ")), None)
-        if policy is None:
-            raise ValueError(f"cedar reported an error that names no policy of the bundle: {text!r}")
-        found.append(PolicyFault(policy, text[len(_PREFIX) + len(policy) + 3 :]))
+    ids = None if known is None else frozenset(known)
+    found = [_fault(text, ids) for text in errors]
     return tuple(sorted(found, key=lambda fault: (fault.policy, fault.message)))
+
+
+def _fault(text: str, known: frozenset[str] | None) -> PolicyFault:
+    if text.startswith(_PREFIX):
+        rest = text.removeprefix(_PREFIX)
+        # From the right: an id may hold the mark that ends it, so the longest known one is meant.
+        ends = [match.start() for match in re.finditer("`: ", rest)]
+        for end in ends[:1] if known is None else reversed(ends):
+            policy = _unescaped(rest[:end])
+            if known is None or policy in known:
+                return PolicyFault(policy, rest[end + len("`: ") :])
+    raise ValueError(f"cedar reported an error that names no policy of the bundle: {text!r}")
+
+
+def _unescaped(ident: str) -> str:
+    try:
+        return unescape(f'"{ident}"')
+    except ValueError:
+        return ident

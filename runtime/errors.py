@@ -12,7 +12,7 @@ GovernanceError
 │   │   └── PolicySchemaError
 │   ├── ContextSpecError
 │   └── LimitsError
-├── RegistrationError    (ValueError)       fix the tool's declaration
+├── RegistrationError    (ValueError)       fix the tool's declaration, or the session's identity
 ├── SourceError          a system of record could not answer; the decision fails closed
 └── LedgerError          (OSError)
     ├── CommitConflict   retry from the read
@@ -57,7 +57,7 @@ class ApprovalRequired(GovernanceError):  # noqa: N818 - the verdict's own name
 
 
 class InDoubt(GovernanceError):  # noqa: N818 - the state's own name
-    """A call under this idempotency key has started and has no recorded outcome."""
+    """A call has started and its outcome is not recorded, or is not one that could be returned."""
 
     kind: ClassVar[str] = "in_doubt"
 
@@ -113,7 +113,7 @@ class LimitsError(BundleError):
 
 
 class RegistrationError(GovernanceError, ValueError):
-    """A tool cannot be registered as declared."""
+    """A tool cannot be registered as declared, or a session cannot be opened under the identity given."""
 
     kind: ClassVar[str] = "registration"
 

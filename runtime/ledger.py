@@ -30,7 +30,7 @@ import msgspec
 from runtime import ledger_state as state
 from runtime.canonical import Json, sha256
 from runtime.errors import CommitUncertain, LedgerCorrupt, LedgerError
-from runtime.ledger_state import Claim, ClaimTaken, SessionCounters, SessionStep, Stored
+from runtime.ledger_state import Claim, ClaimTaken, SessionCounters, SessionMoved, SessionStep, Stored
 from runtime.ledgerfile import connect, lost_acknowledgement, open_ledger_file, translate, translated
 from runtime.trace import BLOBS, DECISIONS, GENESIS, OUTCOMES, Table
 
@@ -130,8 +130,8 @@ class Ledger:
 
         Raises:
             ClaimTaken: the key is in use. Nothing was written.
-            CommitConflict: the session has moved on, or another process kept the file locked. Nothing was
-                written; safe to retry from the read.
+            SessionMoved: the session has moved on. Nothing was written; decide again.
+            CommitConflict: another process kept the file locked. Nothing was written; safe to retry.
             CommitUncertain: the disk failed while syncing. Reopen, and look whether the rows are there.
             LedgerError: the disk refuses (full, read-only, damaged). Nothing was written.
             ValueError: a row does not fit its table. Nothing was written.
@@ -346,4 +346,4 @@ def _undo(db: sqlite3.Connection) -> None:
         db.execute("ROLLBACK")
 
 
-__all__ = ["Claim", "ClaimTaken", "Ledger", "SessionCounters", "SessionStep", "Stored"]
+__all__ = ["Claim", "ClaimTaken", "Ledger", "SessionCounters", "SessionMoved", "SessionStep", "Stored"]

@@ -52,9 +52,11 @@ class SessionStep:
     tenant: str
     session_id: str
     expected_step: int
-    """The step the caller decided under, from 0; somebody else having taken it is a `CommitConflict`."""
+    """The step the caller decided under, from 0; somebody else having taken it is `SessionMoved`."""
     ran: bool
     """Whether the call was let run: adds one to `calls`."""
+    owner: str
+    """Whose session it is, as `Identity.owner` says it; kept from its first step on."""
 
 
 class SessionCounters(NamedTuple):
@@ -63,6 +65,8 @@ class SessionCounters(NamedTuple):
     next_step: int
     calls: int
     """Calls that were let run."""
+    owner: str | None = None
+    """Whose it is; null: it has not begun, or its owner was not kept (version 1)."""
 
 
 class Stored(NamedTuple):
@@ -86,6 +90,12 @@ class ClaimTaken(CommitConflict):
         self.claim = claim
 
 
+class SessionMoved(CommitConflict):
+    """The session stands elsewhere than the caller believed. Nothing was written; decide again."""
+
+    kind: ClassVar[str] = "session_moved"
+
+
 HEAD: Final = (
     "SELECT position, hash FROM ("
     " SELECT * FROM (SELECT position, hash FROM decisions ORDER BY position DESC LIMIT 1) UNION ALL"
@@ -98,7 +108,7 @@ EXTENT: Final = (
     " coalesce((SELECT seq FROM sqlite_sequence WHERE name='contents'), 0)"
 )
 CLAIM: Final = "SELECT key_hash, args_hash, decision_id FROM claims WHERE key_hash=?"
-COUNTERS: Final = "SELECT next_step, calls FROM sessions WHERE tenant=? AND session_id=?"
+COUNTERS: Final = "SELECT next_step, calls, owner FROM sessions WHERE tenant=? AND session_id=?"
 DECISION: Final = "SELECT position, row, hash FROM decisions WHERE decision_id=?"
 EXECUTION: Final = (
     "SELECT position, row, hash FROM outcomes WHERE decision_id=? AND kind='execution'"
@@ -240,22 +250,25 @@ def take_step(db: sqlite3.Connection, step: SessionStep) -> None:
     """Take a step of a session.
 
     Raises:
-        CommitConflict: the session stands elsewhere.
+        SessionMoved: the session stands elsewhere, or is somebody else's.
     """
     session = (step.tenant, step.session_id)
     if step.expected_step == 0:
-        done = db.execute("INSERT OR IGNORE INTO sessions VALUES (?, ?, 1, ?)", (*session, int(step.ran)))
+        done = db.execute(
+            "INSERT OR IGNORE INTO sessions (tenant, session_id, next_step, calls, owner) VALUES (?, ?, 1, ?, ?)",
+            (*session, int(step.ran), step.owner),
+        )
     else:
         done = db.execute(
-            "UPDATE sessions SET next_step = next_step + 1, calls = calls + ?"
-            " WHERE tenant = ? AND session_id = ? AND next_step = ?",
-            (int(step.ran), *session, step.expected_step),
+            "UPDATE sessions SET next_step = next_step + 1, calls = calls + ?, owner = ?"
+            " WHERE tenant = ? AND session_id = ? AND next_step = ? AND coalesce(owner, ?) = ?",
+            (int(step.ran), step.owner, *session, step.expected_step, step.owner, step.owner),
         )
     if not done.rowcount:
         found = SessionCounters(*(db.execute(COUNTERS, session).fetchone() or (0, 0)))
-        raise CommitConflict(
-            f"session {step.session_id!r} of tenant {step.tenant!r} is at step {found.next_step}, "
-            f"not {step.expected_step}: another call went first; decide again"
+        raise SessionMoved(
+            f"session {step.session_id!r} of tenant {step.tenant!r} is at step {found.next_step} of "
+            f"{found.owner}, not at {step.expected_step} of {step.owner}: another call went first; decide again"
         )
 
 

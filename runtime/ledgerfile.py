@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-LEDGER_VERSION: Final = 1
-"""Version of the tables below; moves on its own, apart from `trace.SCHEMA_VERSION`."""
+LEDGER_VERSION: Final = 2
+"""Version of the tables below; moves on its own, apart from `trace.SCHEMA_VERSION`. 2: `sessions.owner`."""
 
 BUSY_SECONDS: Final = 10.0
 """How long a writer waits for another process to commit before it gives up with `CommitConflict`."""
@@ -55,14 +55,14 @@ CREATE TABLE IF NOT EXISTS claims (
   key_hash TEXT PRIMARY KEY, args_hash TEXT NOT NULL, decision_id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sessions (
   tenant TEXT NOT NULL, session_id TEXT NOT NULL, next_step INTEGER NOT NULL, calls INTEGER NOT NULL,
-  PRIMARY KEY (tenant, session_id)) WITHOUT ROWID;
+  owner TEXT, PRIMARY KEY (tenant, session_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, expires INTEGER NOT NULL)
   WITHOUT ROWID;
 """
 
 
 def open_ledger_file(path: Path, *, create: bool) -> str:
-    """Make sure that a usable ledger is at `path`; return its id.
+    """Make sure that a usable ledger is at `path`, of this release's version; return its id.
 
     Raises:
         LedgerCorrupt: the file is damaged or is not a ledger; nothing was written.
@@ -72,6 +72,7 @@ def open_ledger_file(path: Path, *, create: bool) -> str:
     with translated(path, "open"):
         _require_or_make_folder(path, create=create)
         if path.exists() and path.stat().st_size and (found := _inspect(path)):
+            _patiently(lambda: _upgrade(path))
             return found
         if not create:
             raise LedgerError(f"no ledger at {str(path)!r}; check the path, or open it with create=True")
@@ -182,6 +183,24 @@ def _create(path: Path) -> None:
         )
         connection.execute("COMMIT")
     _sync_folder(path.absolute().parent)
+
+
+def _upgrade(path: Path) -> None:
+    """Bring an older version to this one, in one transaction. Safe to race."""
+    with contextlib.closing(connect(path, read_only=True)) as connection:
+        if _version(connection) == LEDGER_VERSION:
+            return
+    with contextlib.closing(connect(path)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        if _version(connection) == 1:
+            connection.execute("ALTER TABLE sessions ADD COLUMN owner TEXT")
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (str(LEDGER_VERSION),))
+        connection.execute("COMMIT")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (text,) = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+    return int(text)
 
 
 def _patiently(action: Callable[[], None]) -> None:

@@ -17,16 +17,18 @@ Out of scope here: rates, breakers, money and emergency stops; they extend `Budg
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runtime.canonical import Json, sha256
 from runtime.errors import LimitsError
+from runtime.toml import TomlLines, TomlTable, did_you_mean, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from runtime.schema import CedarSchema
 
 _KEYS = frozenset({"name", "per", "measure", "max", "actions"})
 
@@ -70,43 +72,48 @@ def parse_limits(text: str, file: str = "limits.toml") -> Limits:
     """Parse `limits.toml`.
 
     Raises:
-        LimitsError: not TOML, an unknown key, or a value that is not allowed.
+        LimitsError: not TOML, an unknown key, or a value that is not allowed; with the line.
     """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        raise LimitsError(f"not valid TOML: {exc}", file=file) from exc
-    _refuse_unknown(document, frozenset({"version", "budget"}), file)
+        raise LimitsError(f"not valid TOML: {exc}", file=file, line=line_of(exc, text)) from exc
+    root = TomlTable(document, "limits", LimitsError, file, TomlLines(text))
+    root.allow(frozenset({"version", "budget"}))
     if document.get("version", 1) != 1:
-        raise LimitsError(f"version must be 1, got {document['version']!r}", file=file)
-    entries = document.get("budget", [])
-    if not isinstance(entries, list):
-        raise LimitsError("write each budget as `[[budget]]`", file=file)
-    return Limits(text=text, budgets=tuple(_budget(entry, file) for entry in entries))
+        raise root.error(f"`version` must be 1, got {document['version']!r}", "version")
+    return Limits(text=text, budgets=tuple(map(_budget, root.array_of_tables("budget", "budget"))))
 
 
-def _budget(entry: dict[str, Any], file: str) -> Budget:
-    _refuse_unknown(entry, _KEYS, file)
-    name = entry.get("name")
-    if not isinstance(name, str) or not name:
-        raise LimitsError("every budget needs a `name`", file=file)
+def _budget(table: TomlTable) -> Budget:
+    table.allow(_KEYS)
+    name = table.required("name")
+    table = table.named(f"budget `{name}`")
     for key, allowed in (("per", "session"), ("measure", "calls")):
-        if entry.get(key, allowed) != allowed:
-            raise LimitsError(f"budget {name!r}: `{key}` must be {allowed!r}, got {entry[key]!r}", file=file)
-    maximum, actions = entry.get("max"), entry.get("actions", ["*"])
+        if table.table.get(key, allowed) != allowed:
+            raise table.error(f"`{key}` must be {allowed!r}, got {table.table[key]!r}", key)
+    maximum = table.table.get("max")
     if not isinstance(maximum, int) or isinstance(maximum, bool) or maximum < 0:
-        raise LimitsError(
-            f"budget {name!r}: `max` must be an integer of 0 or more, got {maximum!r}", file=file
-        )
-    if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
-        raise LimitsError(
-            f"budget {name!r}: `actions` must be a list of tool names, got {actions!r}", file=file
-        )
-    return Budget(name=name, max=maximum, actions=tuple(actions))
+        given = f"got {maximum!r}" if table.has("max") else "it is missing"
+        raise table.error(f"`max` must be an integer of 0 or more, {given}", "max")
+    actions = table.names("actions") if table.has("actions") else ("*",)
+    if not actions:
+        raise table.error("`actions` must name tools, or be left out for all of them, got []", "actions")
+    return Budget(name=name, max=maximum, actions=actions)
 
 
-def _refuse_unknown(table: Mapping[str, Any], known: frozenset[str], file: str) -> None:
-    for key in sorted(set(table) - known):
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f", did you mean `{close[0]}`?" if close else f"; known are {', '.join(sorted(known))}"
-        raise LimitsError(f"unknown key `{key}`{hint}", file=file)
+def check_limits(limits: Limits, schema: CedarSchema, file: str = "limits.toml") -> None:
+    """Refuse a budget for an action that no call can have: it would never be spent.
+
+    Raises:
+        LimitsError: naming the action and what is declared.
+    """
+    known = {name for name, action in schema.actions.items() if action.principals}
+    for index, budget in enumerate(limits.budgets):
+        for action in sorted(set(budget.actions) - known - {"*"}):
+            hint = did_you_mean(action, known) or f"; declared are {', '.join(sorted(known)) or 'none'}"
+            raise LimitsError(
+                f"budget `{budget.name}`: action {action!r} is not declared in the schema{hint}",
+                file=file,
+                line=TomlLines(limits.text).at("budget", index, "actions"),
+            )

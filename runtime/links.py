@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cedarpy
 
+from runtime.canonical import without_doubles
 from runtime.errors import PolicyError
 from runtime.policy_files import parse_uid
 
@@ -97,9 +98,11 @@ def _error(message: str, line: int, policy: str | None = None) -> PolicyError:
 def _entries(text: str) -> list[tuple[Any, int]]:
     """The members of the list, each with its line."""
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, object_pairs_hook=without_doubles)
     except json.JSONDecodeError as exc:
         raise _error(f"not valid JSON: {exc.msg}", exc.lineno) from exc
+    except ValueError as exc:
+        raise _error(f"not valid JSON: {exc}", 1) from exc
     if not isinstance(entries, list):
         raise _error('must be a list of links: `[{"template": …, "id": …, "values": {"?principal": …}}]`', 1)
     lines, position, decoder = [], text.index("["), json.JSONDecoder()

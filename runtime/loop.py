@@ -7,25 +7,23 @@ control (`broker`) → decision trace (`record`, `ledger`, `drain`) → improve 
 from __future__ import annotations
 
 import functools
-import inspect
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from runtime.bundle import Bundle, load_bundle
-from runtime.canonical import new_id
 from runtime.cedar import engine_name, evaluate
 from runtime.context import compile_context
-from runtime.entities import EntityUid
 from runtime.errors import GovernanceError, RegistrationError
-from runtime.evidence import check_partition
+from runtime.identity import identity_of, scope_names
+from runtime.lake import lake_uri
 from runtime.ledger import Ledger
 from runtime.policy import Decision, Derive, Evaluate, Prepared, decide
 from runtime.prepare import prepare
 from runtime.record import label_row
 from runtime.request import RequestInvalid
 from runtime.schema import Record
-from runtime.session import Identity, Session, current_session
+from runtime.session import Session, current_session
 from runtime.sources import bind_sources
 from runtime.tools import ResultStorage, Tool, make_tool
 from runtime.trace import OUTCOMES, POLICIES
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 
     from runtime.canonical import Json
     from runtime.drain import DrainReport
+    from runtime.entities import EntityUid
     from runtime.record import Row
     from runtime.request import Request
     from runtime.ruling import Answer
@@ -67,8 +66,10 @@ class Runtime:
         self.engine = engine_name()
         self.policy_rows: list[tuple[Table, Row]] = [(POLICIES, row) for row in bundle.row_dicts()]
         self._storage_options = storage_options
+        self._closed = False
         self.tools: dict[str, Tool] = {}
         """Registered tools by name."""
+        self._governed: dict[str, Callable[..., Any]] = {}
 
     @classmethod
     def open(
@@ -94,14 +95,15 @@ class Runtime:
 
         Raises:
             BundleError: the bundle cannot be used; the message names file, line and policy.
-            LedgerError: the ledger cannot be opened.
+            LedgerError: the ledger cannot be opened, or the lake's folder cannot hold Delta tables.
+            GovernanceError: a lake at a URL, and no `ledger`.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         uri = str(lake)
         if ledger is None and "://" in uri:
             raise GovernanceError(f"a lake at {uri!r} needs `ledger=`, a local file for the durable ledger")
         path = Path(ledger) if ledger is not None else Path(uri) / "_ledger.sqlite"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        lake_uri(uri)  # a folder that no Delta table can be in is refused before anything is recorded
         base = None if "://" in uri else Path(uri)
         bound = bind_sources(loaded.spec, sources or {}, base)
         return cls(
@@ -152,28 +154,34 @@ class Runtime:
         """
         if fn is None:
             return functools.partial(
-                self.tool, name=name, resource=resource, scopes=tuple(scopes), store=store
+                self.tool, name=name, resource=resource, scopes=scope_names(scopes), store=store
             )
-        made = make_tool(fn, name=name, resource=resource, scopes=tuple(scopes), store=store)
+        made = make_tool(fn, name=name, resource=resource, scopes=scope_names(scopes), store=store)
         if made.name in self.tools:
             raise RegistrationError(f"tool {made.name!r} is registered already")
         _check_against_schema(made, self.bundle)
         self.tools[made.name] = made
-        return _governed(made)
+        self._governed[made.name] = _governed(made, self)
+        return self._governed[made.name]
 
     def find_tool(self, tool: str | Callable[..., Any]) -> Tool:
-        """Return a registered tool by name or function.
+        """Return a registered tool by its name, by what `Runtime.tool` returned, or by the function it was given.
 
         Raises:
-            RegistrationError: not registered here; names what is.
+            RegistrationError: not registered here; names what is. A function that only shares a tool's name, or
+                is a tool of another runtime, is not registered here.
         """
-        name = (
-            tool if isinstance(tool, str) else getattr(tool, "redecide_tool", getattr(tool, "__name__", ""))
-        )
-        if name not in self.tools:
+        if isinstance(tool, str):
+            found = self.tools.get(tool)
+        else:
+            given = getattr(tool, "redecide_tool", tool)
+            pairs = ((each, self._governed.get(each.name)) for each in self.tools.values())
+            found = next((each for each, governed in pairs if governed is given or each.fn == given), None)
+        if found is None:
             known = ", ".join(sorted(self.tools)) or "none"
-            raise RegistrationError(f"no tool {name!r} is registered; registered are {known}")
-        return self.tools[name]
+            what = f"no tool {tool!r}" if isinstance(tool, str) else f"{tool!r:.120} is no tool that"
+            raise RegistrationError(f"{what} is registered here; registered are {known}")
+        return found
 
     def session(
         self,
@@ -191,20 +199,23 @@ class Runtime:
             tenant: isolation boundary; facts of other tenants are out of reach.
             on_behalf_of: the user the agent acts for.
             scopes: what the session may use; tools declare what they need.
-            session_id: default a fresh UUID v7. Naming an earlier session continues it.
+            session_id: default a fresh UUID v7. Naming an earlier session continues it, if it is of the same
+                principal and user.
 
         Raises:
-            RegistrationError: the tenant cannot be stored, or a name is not valid Unicode.
+            RegistrationError: a name is not text that can be stored, or the session is somebody else's.
         """
-        identity = Identity(
-            session_id=session_id or new_id(),
+        identity = identity_of(
+            principal=principal,
             tenant=tenant,
-            principal=_uid(principal),
-            on_behalf_of=None if on_behalf_of is None else _uid(on_behalf_of),
-            scopes=tuple(sorted(set(scopes))),
+            on_behalf_of=on_behalf_of,
+            scopes=scopes,
+            session_id=session_id,
         )
-        _check_identity(identity)
-        return Session(self, identity)
+        session = Session(self, identity)
+        if session_id is not None:
+            session.counters()  # refuses now, not at the first call
+        return session
 
     def decide(self, request: Request, tool: Tool, bind_refusal: str | None = None) -> Decision:
         """Drive `runtime.policy.decide` with systems of record and Cedar. Records and executes nothing."""
@@ -267,7 +278,10 @@ class Runtime:
         return drain(self.ledger, LakeStore(self.lake, self._storage_options, write=True))
 
     def close(self, *, drain: bool = True) -> None:
-        """Drain, then close the ledger. What was not drained stays in the ledger for the next drain."""
+        """Drain, then close the ledger; safe to call twice. What was not drained stays there for the next drain."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             if drain:
                 self.drain()
@@ -278,16 +292,21 @@ class Runtime:
                     release()
 
 
-def _governed(tool: Tool) -> Callable[..., Any]:
+def _governed(tool: Tool, runtime: Runtime) -> Callable[..., Any]:
     """Return a function that calls `tool` through the session it runs in, and refuses outside of one."""
 
     def session() -> Session:
         found = current_session()
         if found is None:
             raise GovernanceError(f"tool {tool.name!r} is governed; call it inside `with runtime.session(…)`")
+        if not found.is_of(runtime):
+            raise GovernanceError(
+                f"tool {tool.name!r} is registered with another runtime than the session it is called in; "
+                "open a session of its own runtime"
+            )
         return found
 
-    if inspect.iscoroutinefunction(tool.fn):
+    if tool.is_async:
 
         @functools.wraps(tool.fn)
         async def governed(*args: Any, **kwargs: Any) -> Any:
@@ -298,16 +317,24 @@ def _governed(tool: Tool) -> Callable[..., Any]:
         def governed(*args: Any, **kwargs: Any) -> Any:
             return session().call(tool.name, *args, **kwargs)
 
-    governed.redecide_tool = tool.name  # type: ignore[attr-defined]  # how `find_tool` knows it again
+    # How `find_tool` knows it again, also when a framework has wrapped it once more.
+    governed.redecide_tool = governed  # type: ignore[attr-defined]  # functions take attributes
     governed.__signature__ = tool.signature  # type: ignore[attr-defined]  # frameworks read it
     del governed.__wrapped__  # no way around the governor through introspection
     return governed
 
 
 def _check_against_schema(tool: Tool, bundle: Bundle) -> None:
-    """A declared action takes exactly the parameters of its tool; otherwise every call would be refused later."""
+    """A declared action takes exactly its tool's parameters and resource; else every call would be refused later."""
     action = bundle.schema.actions.get(tool.name)
-    if action is None or any(p.kind is p.VAR_KEYWORD for p in tool.signature.parameters.values()):
+    if action is None:
+        return
+    if action.principals and tool.resource.type not in action.resources:
+        raise RegistrationError(
+            f"tool {tool.name!r} has resource {tool.resource.text!r}, its action applies to "
+            f"{', '.join(action.resources)}; pass `resource=`, such as {f'{action.resources[0]}::{{argument}}'!r}"
+        )
+    if any(p.kind is p.VAR_KEYWORD for p in tool.signature.parameters.values()):
         return
     declared = _declared_arguments(action)
     given = set(tool.signature.parameters)
@@ -319,26 +346,11 @@ def _check_against_schema(tool: Tool, bundle: Bundle) -> None:
         )
 
 
-def _check_identity(identity: Identity) -> None:
-    """Refuse what could not be recorded: found when the session opens, not when its first call is decided."""
-    names = (identity.tenant, identity.session_id, identity.principal.id, *identity.scopes)
-    try:
-        for name in (*names, "" if identity.on_behalf_of is None else identity.on_behalf_of.id):
-            name.encode()
-        check_partition("tenant", identity.tenant)
-    except ValueError as exc:
-        raise RegistrationError(f"a session cannot be opened under this identity: {exc}") from exc
-
-
 def _declared_arguments(action: ActionType) -> set[str]:
     """Names of the JSON arguments an action's schema takes: a scaled attribute takes the member it scales."""
     args = action.context.attrs["args"].type if "args" in action.context.attrs else Record()
     assert isinstance(args, Record)  # noqa: S101 - checked when the bundle was loaded
     return {attr.scaled.member if attr.scaled else name for name, attr in args.attrs.items()}
-
-
-def _uid(value: str | EntityUid) -> EntityUid:
-    return value if isinstance(value, EntityUid) else EntityUid.parse(value)
 
 
 def _utc_now() -> datetime:

@@ -10,6 +10,7 @@ decimal becomes a JSON number, a datetime its string, an entity its id. Source: 
 from __future__ import annotations
 
 import copy
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import json_merge_patch
@@ -31,11 +32,6 @@ class PatchError(ValueError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-def is_ref(value: Json) -> bool:
-    """Whether `value` is a reference leaf."""
-    return isinstance(value, dict) and set(value) == {"$ref"}
 
 
 def merge(
@@ -89,8 +85,7 @@ def plain(value: Json) -> Json:
     """Return a Cedar JSON value as the JSON a tool takes."""
     match value:
         case {"__extn": {"fn": "decimal", "arg": str(text)}}:
-            number = float(text)
-            return int(number) if number.is_integer() else number
+            return _number(text)
         case {"__extn": {"arg": str(text)}}:
             return text
         case {"__entity": {"id": str(ident)}}:
@@ -101,6 +96,16 @@ def plain(value: Json) -> Json:
             return [plain(item) for item in value]
         case _:
             return value
+
+
+def _number(text: str) -> int | float:
+    """Return a Cedar decimal as a JSON number, exactly."""
+    number = float(text)
+    if Decimal(repr(number)) != Decimal(text):
+        raise PatchError(
+            "patch_invalid", f"a patch refers to the decimal {text}, which no JSON number holds exactly"
+        )
+    return int(number) if number.is_integer() else number
 
 
 def _refuse_conflicts(patches: list[tuple[str, Json]]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.canonical import Json, canonical, new_id, parse, sha256
 from runtime.entities import EntityUid
+from runtime.foreign import message_of, well_formed
 from runtime.projection import PROJECTION_VERSION
 from runtime.request import Request, ResourceTemplate
 from runtime.trace import CONTEXTS, ENTITIES, SLICES, Table
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Json]
 """A table row: JSON values by column name, timestamps in microseconds UTC."""
-
-
-def well_formed(text: str) -> str:
-    """Escape lone surrogates: an outcome must be recordable whatever a tool put into its message."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def moment_of(value: int | datetime) -> datetime:
@@ -150,12 +146,21 @@ def execution_row(
     decision: Mapping[str, Any],
     status: ExecutionStatus,
     *,
-    started_at: datetime,
+    started_at: datetime | None,
     ended_at: datetime,
     result: Mapping[str, Json] | None = None,
     error: BaseException | None = None,
 ) -> Row:
-    """Return the `outcomes` row of one execution. `result` holds the result columns, if there is a result."""
+    """Return the `outcomes` row of one execution.
+
+    Args:
+        decision: the row of the decision that let it run.
+        status: how it ended.
+        started_at: when the tool was called; None: it was not.
+        ended_at: when it returned, raised, or was given up.
+        result: the result columns, if there is a result.
+        error: what was raised, if something was.
+    """
     return {
         "outcome_id": new_id(),
         "kind": "execution",
@@ -164,11 +169,11 @@ def execution_row(
         "tenant": decision["tenant"],
         "recorded_at": micros(ended_at),
         "status": status,
-        "started_at": micros(started_at),
+        "started_at": None if started_at is None else micros(started_at),
         "ended_at": micros(ended_at),
         "source": "runtime",
         "error_type": None if error is None else type(error).__name__,
-        "error_message": None if error is None else well_formed(str(error)),
+        "error_message": None if error is None else message_of(error),
         **(result or {}),
     }
 

@@ -59,6 +59,11 @@ class ResourceTemplate:
         return cls(text, kind, ident)
 
     @property
+    def has_loose_braces(self) -> bool:
+        """Whether a brace is left that is no slot: a misspelt one would be taken literally."""
+        return not {"{", "}"}.isdisjoint(_SLOT.sub("", self.id))
+
+    @property
     def slots(self) -> frozenset[str]:
         """Names of the arguments the id is made of."""
         return frozenset(_SLOT.findall(self.id))

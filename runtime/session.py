@@ -5,26 +5,27 @@ One rule: `call` returns a result only if the verdict let the tool run and the d
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from runtime.broker import Blocking, Invoke, Step, drive, drive_async, recorded_result
-from runtime.canonical import canonical, content_hash, new_id, sha256
+from runtime.canonical import content_hash, new_id
 from runtime.errors import (
-    ApprovalRequired,
-    Blocked,
     CommitConflict,
     GovernanceError,
     IdempotencyConflict,
+    InDoubt,
+    LedgerError,
+    RegistrationError,
 )
-from runtime.ledger import Claim, ClaimTaken, SessionStep
-from runtime.policy import Decision, Prepared
+from runtime.ledger import Claim, ClaimTaken, SessionCounters, SessionMoved, SessionStep
 from runtime.record import content_rows, decision_row, execution_row
 from runtime.request import Request
+from runtime.settling import Attempt, Handover, Settled, args_hash, check_key, raiser, refuse, same_action
 from runtime.tools import StoredResult, store_result
 from runtime.trace import BLOBS, DECISIONS, OUTCOMES, Table
 
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from runtime.entities import EntityUid
+    from runtime.identity import Identity
     from runtime.loop import Runtime
+    from runtime.policy import Decision
     from runtime.record import Row
-    from runtime.tools import Bound, Tool
+    from runtime.tools import Tool
     from runtime.trace import ExecutionStatus
 
 _ATTEMPTS = 16
@@ -51,25 +53,8 @@ def current_session() -> Session | None:
     return _entered.get()[-1] if _entered.get() else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who acts: the same for every call of a session."""
-
-    session_id: str
-    tenant: str
-    principal: EntityUid
-    on_behalf_of: EntityUid | None
-    scopes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One request being governed."""
-
-    tool: Tool
-    bound: Bound
-    key: str | None
-    key_hash: str | None
+_deciding: ContextVar[Session | None] = ContextVar("redecide_deciding", default=None)
+"""The session that is deciding in this context: its own tools are out of reach of the sources it asks."""
 
 
 class Session:
@@ -80,7 +65,7 @@ class Session:
         self.identity = identity
         self.last_decision: Row | None = None
         """The trace row of the last decision made in this session, whatever the verdict."""
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         _entered.set((*_entered.get(), self))
@@ -89,7 +74,14 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _entered.set(_entered.get()[:-1])
+        # Its own entry, wherever it is: sessions need not be left in the order they were entered in.
+        found = _entered.get()
+        last = max((i for i, session in enumerate(found) if session is self), default=len(found))
+        _entered.set(found[:last] + found[last + 1 :])
+
+    def is_of(self, runtime: Runtime) -> bool:
+        """Whether `runtime` opened this session."""
+        return self._runtime is runtime
 
     def __repr__(self) -> str:
         who = self.identity
@@ -115,15 +107,17 @@ class Session:
             Blocked: the verdict is *block*; `.decision` says why. Nothing ran.
             ApprovalRequired: the verdict is *approve*. Nothing ran.
             IdempotencyConflict: the key was used with other arguments. Nothing ran.
-            InDoubt: the key's first call has no outcome that could be returned. Nothing ran again.
-            LedgerError: the trace could not be made durable; before the tool started, nothing ran.
-            Exception: whatever the tool raised, recorded as `failed`.
+            InDoubt: the key's first call has no outcome that could be returned, and nothing ran again; or the
+                tool ran, and its outcome could not be made durable.
+            LedgerError: the decision could not be made durable. Nothing ran.
+            RegistrationError: no such tool, or the session is somebody else's. Nothing ran.
+            Exception: whatever the tool raised, recorded as `failed` (`StopIteration` as a `RuntimeError`).
 
         Durability: decision and outcome are on disk (SQLite FULL) when this returns; the decision, before the
         tool starts.
         """
         found = self._runtime.find_tool(tool)
-        _check_key(idempotency_key)
+        check_key(idempotency_key)
         if found.is_async and _loop_is_running():
             raise GovernanceError(
                 f"tool {found.name!r} is async and a loop is running; use `await session.acall(…)`"
@@ -136,32 +130,66 @@ class Session:
     ) -> Any:
         """Govern one call from async code, without blocking the event loop. See `call`."""
         found = self._runtime.find_tool(tool)
-        _check_key(idempotency_key)
+        check_key(idempotency_key)
         with self:
             return await drive_async(self._flow(found, args, kwargs, idempotency_key))
 
     def _flow(
         self, tool: Tool, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: str | None
     ) -> Generator[Step, Any, Any]:
-        attempt = _Attempt(tool, tool.bind(args, kwargs), key, self._key_hash(tool, key))
-        row, enforced, conclude = yield Blocking(lambda: self._settle(attempt))
-        self.last_decision = row
-        if conclude is not None:
-            return conclude()
+        attempt = Attempt(tool, tool.bind(args, kwargs), key, self._key_hash(tool, key))
+        handover = Handover()
+        try:
+            settled: Settled = yield Blocking(lambda: self._hand_over(attempt, handover))
+        except BaseException as exc:
+            if handover.came_second():
+                late, why = handover.settled, exc
+                with contextlib.suppress(InDoubt):  # then it stays in doubt, and the interruption goes on
+                    yield Blocking(lambda: self._abort(late, why), finish=True)
+            raise
+        self.last_decision = settled.row
+        if settled.instead is not None:
+            return settled.instead()
         started = self._runtime.clock()
         try:
-            result = yield Invoke(tool, enforced)
+            result = yield Invoke(tool, settled.enforced or {})
         except BaseException as exc:
-            status: ExecutionStatus = "failed" if isinstance(exc, Exception) else "cancelled"
-            failure = execution_row(
-                row, status, started_at=started, ended_at=self._runtime.clock(), error=exc
-            )
-            yield Blocking(lambda: self._record(failure))
+            failure = self._failure(settled.row, started, exc)
+            try:
+                yield Blocking(lambda: self._record(failure), finish=True)
+            except InDoubt as doubt:
+                if isinstance(exc, Exception):
+                    raise
+                exc.add_note(str(doubt))  # an interruption goes on, whatever the disk says
             raise
-        ended, stored = self._runtime.clock(), store_result(result, tool.store)
-        success = execution_row(row, "succeeded", started_at=started, ended_at=ended, result=stored.columns)
-        yield Blocking(lambda: self._record(success, stored))
+        stored = store_result(result, tool.store)
+        success = execution_row(
+            settled.row,
+            "succeeded",
+            started_at=started,
+            ended_at=self._runtime.clock(),
+            result=stored.columns,
+        )
+        yield Blocking(lambda: self._record(success, stored), finish=True)
         return result
+
+    def _failure(self, row: Row, started: datetime, error: BaseException) -> Row:
+        status: ExecutionStatus = "failed" if isinstance(error, Exception) else "cancelled"
+        return execution_row(row, status, started_at=started, ended_at=self._runtime.clock(), error=error)
+
+    def _hand_over(self, attempt: Attempt, handover: Handover) -> Settled:
+        """Settle, and give an outcome to what nobody waits for any more."""
+        handover.settled = self._settle(attempt)
+        if handover.came_second():
+            self._abort(handover.settled, None)
+        return handover.settled
+
+    def _abort(self, settled: Settled | None, error: BaseException | None) -> None:
+        """Record that a call was let run and given up before its tool started."""
+        if settled is None or settled.instead is not None:
+            return
+        now = self._runtime.clock()
+        self._record(execution_row(settled.row, "aborted", started_at=None, ended_at=now, error=error))
 
     def _key_hash(self, tool: Tool, key: str | None) -> str | None:
         if key is None:
@@ -170,25 +198,28 @@ class Session:
         behalf = None if who.on_behalf_of is None else str(who.on_behalf_of)
         return content_hash([who.tenant, str(who.principal), behalf, tool.name, key])
 
-    def _settle(self, attempt: _Attempt) -> tuple[Row, Mapping[str, Any] | None, Callable[[], Any] | None]:
-        """Decide and make the decision durable.
-
-        Returns:
-            The row; the arguments to run; and, if the tool is not to run, what to do instead (return or raise).
-        """
+    def _settle(self, attempt: Attempt) -> Settled:
+        """Decide and make the decision durable."""
+        if _deciding.get() is self:
+            raise GovernanceError(
+                f"tool {attempt.tool.name!r} is called by a source of facts while its session decides; "
+                "sources only read: call the system of record itself"
+            )
         with self._lock:
-            for _ in range(_ATTEMPTS):
-                try:
-                    return self._settle_once(attempt)
-                except (CommitConflict, ClaimTaken):
-                    continue  # another process moved the session or took the key: decide on what holds now
+            token = _deciding.set(self)
+            try:
+                for _ in range(_ATTEMPTS):
+                    try:
+                        return self._settle_once(attempt)
+                    except (SessionMoved, ClaimTaken):
+                        continue  # another process moved the session or took the key: decide on what holds now
+            finally:
+                _deciding.reset(token)
         raise CommitConflict(
-            f"session {self.identity.session_id!r} is moved by others faster than it can decide"
+            f"session {self.identity.session_id!r} is moved by others faster than it can decide; safe to retry"
         )
 
-    def _settle_once(
-        self, attempt: _Attempt
-    ) -> tuple[Row, Mapping[str, Any] | None, Callable[[], Any] | None]:
+    def _settle_once(self, attempt: Attempt) -> Settled:
         ledger = self._runtime.ledger
         claim = ledger.claim(attempt.key_hash) if attempt.key_hash else None
         began = time.perf_counter_ns()
@@ -198,36 +229,48 @@ class Session:
         decision = self._runtime.decide(request, attempt.tool, attempt.bound.refusal)
         new_claim = None
         if decision.runs and attempt.key_hash:
-            new_claim = Claim(attempt.key_hash, _args_hash(attempt), request.decision_id)
+            new_claim = Claim(attempt.key_hash, args_hash(attempt), request.decision_id)
         row = self._commit(decision, began, claim=new_claim, ran=decision.runs)
-        return row, decision.enforced_args, None if decision.runs else _raiser(decision)
+        return Settled(row, decision.enforced_args, None if decision.runs else raiser(decision))
 
-    def _settle_repeat(
-        self, attempt: _Attempt, request: Request, claim: Claim, began: int
-    ) -> tuple[Row, None, Callable[[], Any]]:
+    def _settle_repeat(self, attempt: Attempt, request: Request, claim: Claim, began: int) -> Settled:
         """An idempotency hit: passes policy first, is recorded as `duplicate`, and never runs the tool."""
         ledger, original = self._runtime.ledger, self._runtime.ledger.decision(claim.decision_id)
-        if claim.args_hash != _args_hash(attempt):
-            decision = _refuse(
+        if claim.args_hash != args_hash(attempt):
+            decision = refuse(
                 request,
                 "idempotency_conflict",
                 f"idempotency key {attempt.key!r} was used by decision {claim.decision_id} with other arguments",
             )
             row = self._commit(decision, began, repeat_of=claim.decision_id)
-            return row, None, _raiser(decision, IdempotencyConflict(decision.reason))
+            return Settled(row, None, raiser(decision, IdempotencyConflict(decision.reason)))
         decision = self._runtime.decide(request, attempt.tool, attempt.bound.refusal)
-        if decision.runs and not _same_action(decision, original):
-            decision = _refuse(
+        if decision.runs and not same_action(decision, original):
+            decision = refuse(
                 request, "duplicate_differs", f"what would run now differs from what {claim.decision_id} ran"
             )
         row = self._commit(decision, began, repeat_of=claim.decision_id)
         if not decision.runs:
-            return row, None, _raiser(decision)
-        return row, None, lambda: recorded_result(ledger.outcome_of(claim.decision_id), ledger.blob)
+            return Settled(row, None, raiser(decision))
+        return Settled(row, None, lambda: recorded_result(ledger.outcome_of(claim.decision_id), ledger.blob))
 
-    def _request(self, attempt: _Attempt) -> Request:
+    def counters(self) -> SessionCounters:
+        """Return where the session stands.
+
+        Raises:
+            RegistrationError: somebody else began it.
+        """
         who = self.identity
-        counters = self._runtime.ledger.session(who.tenant, who.session_id)
+        found = self._runtime.ledger.session(who.tenant, who.session_id)
+        if found.owner not in (None, who.owner):
+            raise RegistrationError(
+                f"session {who.session_id!r} of tenant {who.tenant!r} is of {found.owner}, not of {who.owner}; "
+                "leave `session_id` out for a fresh one"
+            )
+        return found
+
+    def _request(self, attempt: Attempt) -> Request:
+        who, counters = self.identity, self.counters()
         return Request(
             decision_id=new_id(),
             session_id=who.session_id,
@@ -265,7 +308,11 @@ class Session:
             linked_to=repeat_of,
         )
         step = SessionStep(
-            tenant=request.tenant, session_id=request.session_id, expected_step=request.step, ran=ran
+            tenant=request.tenant,
+            session_id=request.session_id,
+            expected_step=request.step,
+            ran=ran,
+            owner=self.identity.owner,
         )
         contents: Iterable[tuple[Table, Row]] = (*runtime.policy_rows, *content_rows(decision))
         links = runtime.ledger.commit(
@@ -275,53 +322,13 @@ class Session:
 
     def _record(self, outcome: Row, stored: StoredResult | None = None) -> None:
         blobs = [(BLOBS, stored.blob)] if stored is not None and stored.blob is not None else []
-        self._runtime.ledger.commit(contents=blobs, evidence=[(OUTCOMES, outcome)])
-
-
-def _check_key(key: object) -> None:
-    if key is None:
-        return
-    if not isinstance(key, str) or not key:
-        raise IdempotencyConflict(f"an idempotency key is a non-empty string, got {key!r}")
-    try:
-        key.encode()
-    except UnicodeEncodeError as exc:
-        raise IdempotencyConflict(f"an idempotency key must be valid Unicode: {exc}") from exc
-
-
-def _args_hash(attempt: _Attempt) -> str:
-    return sha256(canonical(dict(attempt.bound.args)))
-
-
-def _same_action(decision: Decision, original: Mapping[str, Any] | None) -> bool:
-    now = decision.enforced_args
-    return original is not None and now is not None and canonical(dict(now)) == original["enforced_args"]
-
-
-def _refuse(request: Request, code: str, reason: str) -> Decision:
-    """Refuse a repeat; the arguments are recorded, nothing is compiled."""
-    return Decision(
-        request=request,
-        verdict="block",
-        decided_by="request",
-        reason_code=code,
-        reason=reason,
-        first=Prepared(args=request.args),
-    )
-
-
-def _raiser(decision: Decision, error: GovernanceError | None = None) -> Callable[[], Any]:
-    """Return a function that raises what the caller of a call that does not run must see."""
-    if error is None:
-        text = (
-            f"{decision.request.tool}: {decision.reason} ({decision.reason_code}, by {decision.decided_by})"
-        )
-        error = ApprovalRequired(text, decision) if decision.verdict == "approve" else Blocked(text, decision)
-
-    def conclude() -> Any:
-        raise error
-
-    return conclude
+        try:
+            self._runtime.ledger.commit(contents=blobs, evidence=[(OUTCOMES, outcome)])
+        except LedgerError as exc:
+            raise InDoubt(
+                f"decision {outcome['decision_id']} ended as {outcome['status']}, and that could not be recorded: "
+                f"{exc}"
+            ) from exc
 
 
 def _whole_milliseconds(moment: datetime) -> datetime:
@@ -336,4 +343,4 @@ def _loop_is_running() -> bool:
     return sys.modules["asyncio"]._get_running_loop() is not None  # noqa: SLF001 - documented in asyncio.events
 
 
-__all__ = ["Identity", "Session", "current_session"]
+__all__ = ["Session", "current_session"]

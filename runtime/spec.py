@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from runtime.canonical import sha256
 from runtime.errors import ContextSpecError
 from runtime.spec_check import misfits
-from runtime.toml import TomlLines, TomlTable, did_you_mean
+from runtime.toml import TomlLines, TomlTable, did_you_mean, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,9 +165,7 @@ def parse_spec(text: str, file: str = SPEC_FILE) -> ContextSpec:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        place = re.search(r"at line (\d+)", str(exc))
-        line = int(place[1]) if place else text.rstrip("\n").count("\n") + 1
-        raise ContextSpecError(f"not valid TOML: {exc}", file=file, line=line) from exc
+        raise ContextSpecError(f"not valid TOML: {exc}", file=file, line=line_of(exc, text)) from exc
     root = TomlTable(document, "context spec", ContextSpecError, file, TomlLines(text))
     root.allow(frozenset({"version", "sources", "facts"}))
     if document.get("version", 1) != 1:

@@ -36,6 +36,12 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     return f", did you mean `{close[0]}`?" if close else ""
 
 
+def line_of(exc: ValueError, text: str) -> int:
+    """Return the line a `TOMLDecodeError` is about; where it names none, the text's last."""
+    place = re.search(r"at line (\d+)", str(exc))
+    return int(place[1]) if place else text.rstrip("\n").count("\n") + 1
+
+
 class TomlLines:
     """Where the headers and keys of a text stand; lines count from 1."""
 

@@ -10,12 +10,13 @@ import inspect
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from runtime.canonical import Json, NotCanonical, canonical, parse, sha256
+from runtime.canonical import Json, canonical, parse, sha256
 from runtime.errors import RegistrationError
+from runtime.foreign import message_of, repr_of
 from runtime.request import RequestInvalid, ResourceTemplate
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ RESERVED = "idempotency_key"
 
 INLINE_BYTES = 32 * 1024
 """Results above this go to `blobs`; the row keeps their first KiB."""
+
+KEPT_BYTES = 256 * 1024 * 1024
+"""Results above this are kept as their address only: SQLite holds no text above a gigabyte."""
 
 ResultStorage = Literal["full", "hash", "none"]
 """`full` the result is kept (and returned to an idempotent repeat); `hash` only its address; `none` nothing."""
@@ -44,8 +48,8 @@ class Tool:
 
     @property
     def is_async(self) -> bool:
-        """Whether the function is a coroutine function."""
-        return inspect.iscoroutinefunction(self.fn)
+        """Whether the function is a coroutine function, or an object whose `__call__` is one."""
+        return inspect.iscoroutinefunction(self.fn) or inspect.iscoroutinefunction(type(self.fn).__call__)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound:
         """Name the call's arguments and take them to JSON, defaults included: policies see what the tool gets.
@@ -62,11 +66,19 @@ class Tool:
             return Bound(_salvage(args, kwargs), str(exc))
 
     def check(self, args: Mapping[str, Json]) -> None:
-        """Refuse arguments the signature does not take (a patch may have added some)."""
+        """Refuse arguments the tool would not run with exactly: a patch may have added some, or taken some away."""
         try:
             self.signature.bind(**args)
         except TypeError as exc:
             raise RequestInvalid("args_invalid", f"{exc}; {self.name}{self.signature}") from exc
+        for name, parameter in self.signature.parameters.items():
+            # Null is what policies see of an absent argument; any other default is a value nobody decided about.
+            if name not in args and parameter.default not in (parameter.empty, None):
+                raise RequestInvalid(
+                    "args_invalid",
+                    f"without `{name}` the tool would run with its own default, which was not decided about; "
+                    f"patch it to a value; {self.name}{self.signature}",
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +100,17 @@ def make_tool(  # one place that checks a declaration
     """Check a declaration and build the tool.
 
     Raises:
-        RegistrationError: positional-only parameters, a reserved name, a resource slot that is no parameter.
+        RegistrationError: no function, or a generator; no name; positional-only parameters, a reserved name; a
+            resource slot that is no parameter; unknown storage.
     """
-    tool_name = str(name or getattr(fn, "__name__", ""))
-    signature = inspect.signature(fn)
+    tool_name = _name(fn, name)
+    signature = _signature(fn, tool_name)
     template = _template(resource or f"Tool::{tool_name}", tool_name)
     parameters = signature.parameters
+    if store not in get_args(ResultStorage):
+        raise RegistrationError(
+            f"tool {tool_name!r}: `store` must be one of {', '.join(get_args(ResultStorage))}, got {store!r}"
+        )
     if RESERVED in parameters:
         raise RegistrationError(
             f"tool {tool_name!r} has a parameter `{RESERVED}`, which is reserved; rename it"
@@ -119,11 +136,37 @@ def make_tool(  # one place that checks a declaration
     )
 
 
+def _name(fn: object, name: str | None) -> str:
+    found = name if name is not None else getattr(fn, "__name__", "")
+    if not isinstance(found, str) or not found or not found.isprintable():
+        raise RegistrationError(
+            f"a tool needs a name of printable characters, got {found!r} for {repr_of(fn):.80}; pass `name=`"
+        )
+    return found
+
+
+def _signature(fn: Callable[..., Any], tool: str) -> inspect.Signature:
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise RegistrationError(
+            f"tool {tool!r} is a generator, whose effects would come after its outcome was recorded; "
+            "return a list"
+        )
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError) as exc:
+        raise RegistrationError(f"tool {tool!r} has no signature: {exc}; wrap it in a function") from exc
+
+
 def _template(text: str, tool: str) -> ResourceTemplate:
     try:
-        return ResourceTemplate.parse(text)
+        template = ResourceTemplate.parse(text)
     except ValueError as exc:
         raise RegistrationError(f"tool {tool!r}: {exc}") from exc
+    if template.has_loose_braces:
+        raise RegistrationError(
+            f"tool {tool!r}: in resource {text!r} braces must hold an argument's name alone: `{{order_id}}`"
+        )
+    return template
 
 
 def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -138,12 +181,15 @@ def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:
 def _to_json(value: Any, name: str) -> Json:
     try:
         # Bytes are left as they are, to be refused: as base64 the tool would get something else than it was given.
-        plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview), enc_hook=_plain)
+        # Sets are sorted: one set is one array, in every process.
+        plain = msgspec.to_builtins(
+            value, builtin_types=(bytes, bytearray, memoryview), enc_hook=_plain, order="deterministic"
+        )
         _refuse_nan(plain)
         # As it will be read back from the record: canonical JSON has no 5.0, only 5.
         return parse(canonical(plain))
-    except (TypeError, NotCanonical, ValueError, RecursionError) as exc:
-        raise RequestInvalid("args_invalid", f"argument `{name}` is not JSON: {exc}") from exc
+    except Exception as exc:  # a guard point: the value's own methods run here, and may raise anything
+        raise RequestInvalid("args_invalid", f"argument `{name}` is not JSON: {message_of(exc)}") from exc
 
 
 def _salvage(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Json]:
@@ -156,7 +202,7 @@ def _recordable(value: Any, name: str) -> Json:
     try:
         return _to_json(value, name)
     except RequestInvalid:
-        return {"repr": repr(value)[:1024].encode(errors="backslashreplace").decode()}
+        return {"repr": repr_of(value)[:1024]}
 
 
 def _refuse_nan(value: Any) -> None:
@@ -191,14 +237,17 @@ class StoredResult:
 
 
 def store_result(value: Any, storage: ResultStorage) -> StoredResult:
-    """Return what to keep of `value`. What has no JSON form is kept as its `repr` under `{"repr": …}`."""
+    """Return what to keep of `value`. What has no JSON form is kept as its `repr` under `{"repr": …}`.
+
+    Never raises: the tool has run, and its outcome must be recorded.
+    """
     if storage == "none":
         return StoredResult({"result_storage": "none"}, None)
     text = _result_text(value)
     size, address = len(text.encode()), sha256(text)
     columns: dict[str, Json] = {"result_storage": storage, "result_hash": address, "result_bytes": size}
-    if storage == "hash":
-        return StoredResult(columns, None)
+    if storage == "hash" or size > KEPT_BYTES:
+        return StoredResult(columns | {"result_storage": "hash"}, None)
     if size <= INLINE_BYTES:
         return StoredResult(columns | {"result": text}, None)
     head = text.encode()[:1024].decode(errors="ignore")
@@ -207,6 +256,6 @@ def store_result(value: Any, storage: ResultStorage) -> StoredResult:
 
 def _result_text(value: Any) -> str:
     try:
-        return canonical(msgspec.to_builtins(value, enc_hook=_plain))
-    except (TypeError, NotCanonical, RecursionError):
-        return canonical({"repr": repr(value).encode(errors="backslashreplace").decode()})
+        return canonical(msgspec.to_builtins(value, enc_hook=_plain, order="deterministic"))
+    except Exception:  # noqa: BLE001 - a guard point: the value's own methods run here, and may raise anything
+        return canonical({"repr": repr_of(value)})

@@ -264,7 +264,7 @@ SLICES = Table(
 
 BLOBS = Table(
     name="blobs",
-    doc="Arguments and results above 32 KiB.",
+    doc="Results above 32 KiB.",
     key="blob_hash",
     content_addressed=True,
     columns=(

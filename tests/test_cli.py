@@ -137,9 +137,7 @@ def test_compare_logs_to_mlflow(made: Path, tmp_path: Path) -> None:
 
 
 def test_compare_needs_a_candidate(made: Path, tmp_path: Path) -> None:
-    done = redecide("compare", made / "lake", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--policy" in done.stderr
+    assert "--policy" in refused("compare", made / "lake", cwd=tmp_path)
 
 
 def test_out_that_cannot_be_written(made: Path, tmp_path: Path) -> None:
@@ -197,9 +195,29 @@ def test_build_then_replay_with_facts(tmp_path: Path) -> None:
 
 
 def test_source_that_is_neither(made: Path, tmp_path: Path) -> None:
-    done = redecide("replay", made / "lake", "--source", "nowhere", cwd=tmp_path)
+    for given in ("nowhere", "name=", "=path"):
+        said = refused("replay", made / "lake", "--source", given, cwd=tmp_path)
+        assert "NAME=PATH" in said
+        assert repr(given) in said
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("frobnicate",), "No such command 'frobnicate'; see `redecide --help`"),
+        (("replay",), "Missing argument 'LAKE'; see `redecide replay --help`"),
+        (("replay", "lake", "--polcy", "next"), "--polcy"),
+    ],
+)
+def test_what_is_not_understood_is_one_line(args: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    assert says in refused(*args, cwd=tmp_path)
+
+
+def test_no_command_prints_the_help_once(tmp_path: Path) -> None:
+    done = redecide(cwd=tmp_path)
     assert done.returncode == 2
-    assert "NAME=PATH" in done.stderr
+    assert (done.stdout + done.stderr).count("Usage: redecide") == 1
+    assert "error" not in done.stderr
 
 
 def test_unknown_data_set(tmp_path: Path) -> None:

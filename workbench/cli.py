@@ -15,7 +15,7 @@ import sys
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -27,6 +27,7 @@ from workbench.shipped import shipped
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rich.console import Console
     from rich.progress import Progress
 
     from workbench.replay import Replay
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
 FAILED = 2
 """Exit code: the command could not do what was asked."""
 UNSOUND = 1
-"""Exit code of `doctor`: it looked, and found something wrong."""
+"""Exit code of `doctor` and `conform`: it looked, and found something wrong."""
 LAKE = "lake"
 """Folder of the lake below a working directory."""
+
+_MISUNDERSTOOD = cast("type[Exception]", typer.BadParameter.__mro__[1])
+"""Click's `UsageError`, of whichever Click this Typer uses."""
 
 app = typer.Typer(
     name="redecide",
@@ -54,6 +58,14 @@ class DataSet(StrEnum):
     """Data sets that `redecide datasets build` makes."""
 
     agentdojo = "agentdojo"
+
+
+class EngineChoice(StrEnum):
+    """Engines that `redecide conform` compares."""
+
+    rows = "rows"
+    columnar = "columnar"
+    both = "both"
 
 
 LakePath = Annotated[str, typer.Argument(metavar="LAKE", help="Folder or URL of the lake's Delta tables.")]
@@ -78,7 +90,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print numbers as one JSON 
 def main() -> None:
     """Run `redecide`; the entry point of the installed command."""
     try:
-        app()
+        raise SystemExit(app(standalone_mode=False))
+    except _MISUNDERSTOOD as exc:
+        raise SystemExit(_misunderstood(exc)) from exc
     except (WorkbenchError, GovernanceError) as exc:
         raise SystemExit(_fail(str(exc))) from exc
     except ModuleNotFoundError as exc:
@@ -90,6 +104,14 @@ def main() -> None:
         OSError
     ) as exc:  # a full disk, a folder that may not be written: the system's message names the file
         raise SystemExit(_fail(str(exc))) from exc
+
+
+def _misunderstood(exc: Any) -> int:
+    """Say what of the command line was not understood, and where it is explained."""
+    if type(exc).__name__ == "NoArgsIsHelpError":  # not public; the help has been printed
+        return FAILED
+    path = "redecide" if exc.ctx is None else exc.ctx.command_path
+    return _fail(f"{exc.format_message().rstrip('.')}; see `{path} --help`")
 
 
 def _fail(message: str) -> int:
@@ -189,7 +211,7 @@ def compare(
 ) -> None:
     """Compare what a candidate would have decided with the record."""
     if policy is None and context == "recorded":
-        raise typer.BadParameter("give a candidate: --policy BUNDLE, --context SPEC, or both")
+        raise WorkbenchError("give a candidate: --policy BUNDLE, --context SPEC, or both")
     from workbench.compare import compare as compare_replays
     from workbench.lake import open_lake
     from workbench.log import log
@@ -206,6 +228,43 @@ def compare(
     for what, where in notes.items():
         if where is not None:
             print(f"{what}: {where}", file=sys.stderr if as_json else sys.stdout)
+
+
+@app.command(name="conform")
+def conform_files(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Cases, as Parquet or JSONL.")],
+    multiply: Annotated[int, typer.Option(min=0, help="Pad each frame with at least N shuffled rows.")] = 0,
+    engine: Annotated[EngineChoice, typer.Option(help="Which engines.")] = EngineChoice.both,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the engines with recorded answers of Cedar. Exit code 1: they disagree."""
+    from rich.console import Console
+
+    from workbench.conform import ENGINES, conform
+    from workbench.conform_cases import count_rows
+    from workbench.conform_report import as_json as object_of
+    from workbench.conform_report import printable
+
+    engines = [name for name in ENGINES if engine.value in (name, "both")]
+    reports = []
+    console = Console(stderr=True)
+    with _progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        for file in files:
+            task = progress.add_task(file.name, total=count_rows(file))
+            reports.append(
+                conform(
+                    file,
+                    engines=engines,
+                    multiply=multiply,
+                    on_cases=lambda done, task=task: progress.advance(task, done),  # type: ignore[misc]  # bound now
+                )
+            )
+    if as_json:
+        print(json.dumps(object_of(reports), indent=2))
+    else:
+        print("\n".join(printable(line) for report in reports for line in report.lines()))
+    if not all(report.agrees for report in reports):
+        raise typer.Exit(UNSOUND)
 
 
 @app.command()
@@ -267,14 +326,18 @@ def _sources(given: Sequence[str] | None) -> dict[str, str]:
         elif not equals and Path(text).is_dir():
             found |= {child.name: str(child) for child in sorted(Path(text).iterdir())}
         else:
-            raise typer.BadParameter(f"give NAME=PATH, or a folder of sources by name; got {text!r}")
+            why = "it is no folder" if not equals else "a name or a path is missing"
+            raise WorkbenchError(
+                f"--source takes NAME=PATH, or a folder of tables by name; of {text!r} {why}"
+            )
     return found
 
 
-def _progress() -> Progress:
+def _progress(*, console: Console | None = None, transient: bool = False, disable: bool = False) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=console, transient=transient, disable=disable)
 
 
 def _numbers(counts: Mapping[str, int | float]) -> str:

@@ -85,9 +85,14 @@ def compare(base: Replayed, cand: Replayed) -> Diff:
         The comparison. Nothing is read yet; the first number collects once, O(decisions).
 
     Raises:
-        NotComparable: the two replays pin other ledgers or positions.
+        NotComparable: the two replays pin other ledgers or positions, or one is no replay.
         ColumnUnknown: a replay's frame lacks a column.
     """
+    for side, given in (("base", base), ("candidate", cand)):
+        if not hasattr(given, "frame"):
+            raise NotComparable(
+                f"the {side} is no replay but a {type(given).__name__}; `lake.replay()` makes one"
+            )
     left, right = base.pins.get("ledgers"), cand.pins.get("ledgers")
     if left != right:
         raise NotComparable(
@@ -182,7 +187,7 @@ class Diff:
             One row for each (`policy`, `verdict`): `attack_calls_stopped`, `honest_calls_disturbed`,
             `unlabelled_calls_stopped`, and `alone`, the calls no other policy stops too. A call that two policies
             stop counts for each. Where no policy determined it, `policy` is the stage and its reason in
-            parentheses, as `(policy: no_permit)`.
+            parentheses, as `(policy: not_permitted)`.
         """
         nobody = pl.format("({}: {})", "decided_by", "reason_code")
         named = (

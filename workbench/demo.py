@@ -85,10 +85,17 @@ def run_demo(workdir: Path, *, suites: Sequence[str] | None = None, fresh: bool 
     lake = wb.open(_built(workdir, LAKE, "baseline", chosen, console, fresh=fresh))
     candidate = shipped("agentdojo/candidate")
     sources = {table.name: table for table in sorted((workdir / "facts").iterdir())}
-    with console.status("replaying"):
-        base = lake.replay(sources=sources)
-        recorded = lake.replay(policy=candidate, sources=sources)
-        cand = lake.replay(policy=candidate, context=candidate, sources=sources)
+    rows = 0
+
+    def told(more: int) -> None:
+        nonlocal rows
+        rows += more
+        status.update(f"replaying: {rows:,} decisions, three times over")
+
+    with console.status("replaying") as status:
+        base = lake.replay(sources=sources, on_rows=told)
+        recorded = lake.replay(policy=candidate, sources=sources, on_rows=told)
+        cand = lake.replay(policy=candidate, context=candidate, sources=sources, on_rows=told)
         diff = wb.compare(base, cand)
     with console.status("scoring and logging"):
         scores = wb.score(diff)
@@ -122,7 +129,7 @@ def _built(
     stamp, wanted = workdir / f"{lake}.json", _stamp(bundle, suites)
     if not fresh and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         console.print(
-            f"reusing {workdir / lake} (built from the same bundle and data; --fresh builds it again)"
+            f"reusing {workdir / lake} (built from the same bundle and data; `redecide demo --fresh` builds it again)"
         )
         return workdir / lake
     stamp.unlink(missing_ok=True)

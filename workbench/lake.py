@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 MIN_PREFIX = 4
 """Hex digits that a shortened bundle version needs."""
+MAX_NEAR = 3
+"""Lakes named where one was looked for beside them."""
+LEDGER = "_ledger.sqlite"
+"""The runtime's ledger, where it is kept in a local lake."""
 
 
 def open_lake(
@@ -70,7 +74,7 @@ def open_lake(
         _require_folder(Path(uri))
     store = _store(uri, storage_options)
     tables = {table.name: found for table in trace.TABLES if (found := _table(store, table)) is not None}
-    if not tables:
+    if not tables and not (Path(uri) / LEDGER).exists():
         raise LakeNotFound(_no_tables(uri))
     if trace.DECISIONS.name not in tables:
         raise LakeEmpty(_nothing_decided(uri))
@@ -95,7 +99,8 @@ def _require_folder(path: Path) -> None:
 def _no_tables(uri: str) -> str:
     """Say that there is no lake, and where one is if it is near."""
     near = sorted(Path(uri).glob(f"*/{trace.DECISIONS.name}/_delta_log")) if "://" not in uri else []
-    hint = f"did you mean {str(near[0].parent.parent)!r}?" if near else "is it the right path?"
+    names = " or ".join(repr(str(log.parent.parent)) for log in near[:MAX_NEAR])
+    hint = f"did you mean {names}?" if near else "is it the right path?"
     return f"no lake at {shown(uri)}: none of its children is a table of ours ({trace.DECISIONS.name}, …); {hint}"
 
 
@@ -313,7 +318,7 @@ class Lake:
         at: datetime | None = None,
         recompile: bool | None = None,
         engine: Engine | None = None,
-        on_rows: Callable[[int], None] = lambda _: None,
+        on_rows: Callable[[int], object] | None = None,
     ) -> Replay:
         """Decide every recorded decision again; see `workbench.versions.replay_lake`."""
         from workbench.versions import replay_lake  # noqa: PLC0415 - the replay imports us

@@ -11,16 +11,14 @@ beyond waits for the next reader. A row that is lost for good holds the pin back
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from runtime.trace import SCHEMA_VERSION
 from workbench.errors import PinUnreachable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,10 @@ def pinned(at: Pins | Mapping[str, Any]) -> dict[str, int]:
     Raises:
         ValueError: it is none of these.
     """
-    found = at.ledgers if isinstance(at, Pins) else at.get("ledgers", at)
-    if isinstance(found, dict) and all(type(position) is int for position in found.values()):
+    found: object = at.ledgers if isinstance(at, Pins) else at
+    if isinstance(found, Mapping):
+        found = found.get("ledgers", found)
+    if isinstance(found, Mapping) and all(type(position) is int for position in found.values()):
         return {str(writer): position for writer, position in found.items()}
     raise ValueError(f"a pin maps ledger ids to positions, as `lake.pins.ledgers` does; got {found!r:.200}")
 

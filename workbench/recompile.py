@@ -7,7 +7,9 @@ quarantined, not answered with today's facts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.context import compile_context
 from runtime.errors import GovernanceError
@@ -17,9 +19,10 @@ from runtime.sources import bind_sources
 from runtime.values import micros
 from workbench.recorded import prepare_recorded
 from workbench.rows import Job
+from workbench.where import from_base
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -28,8 +31,16 @@ if TYPE_CHECKING:
     from runtime.policy import Prepared
     from runtime.request import Request
     from runtime.sources import Source
-    from runtime.spec import ContextSpec, FactSpec
+    from runtime.spec import ContextSpec
     from workbench.recorded import Recorded
+
+
+class Trouble(NamedTuple):
+    """Why a row's facts could not be compiled again."""
+
+    cause: str
+    sources: tuple[str, ...] = ()
+    """Of the facts, where it is about some."""
 
 
 class Recompiler:
@@ -40,24 +51,27 @@ class Recompiler:
         spec: ContextSpec | None,
         given: Mapping[str, Any],
         base: Path | None,
+        known: Callable[[], Mapping[str, frozenset[str]]],
         *,
         at: datetime | None = None,
     ) -> None:
-        """Prepare to compile; sources are bound on first use.
+        """Prepare to compile; a source is bound on first use.
 
         Args:
             spec: the spec to compile with; None: each row's own.
             given: locations of sources by name, as `Runtime.open` takes them; they go before recorded ones.
             base: folder that relative locations start from.
+            known: tells where the record says sources were, in any row; asked once, and only if it has to be.
             at: compile as of this time instead of when each decision was made.
         """
         self.spec = spec
         self._given = given
         self._base = base
         self._at = at
-        self._bound: dict[str, Mapping[str, Source]] = {}
+        self._known = cache(known)
+        self._bound: dict[tuple[str, str, str | None], Source] = {}
         self._versions: dict[tuple[str, str, int], str | None] = {}
-        self._trouble: dict[str, str] = {}
+        self._trouble: dict[str, Trouble] = {}
 
     def job(self, recorded: Recorded, bundle: Bundle) -> Job:
         """Return the job that decides a row over contexts compiled again."""
@@ -72,11 +86,11 @@ class Recompiler:
 
         return Job(recorded.request, bundle, prepared)
 
-    def trouble(self, recorded: Recorded) -> str | None:
+    def trouble(self, recorded: Recorded) -> Trouble | None:
         """Return the cause for quarantine if this row's facts could not be compiled again, else None."""
         return self._trouble.get(recorded.row["decision_id"])
 
-    def problem(self, recorded: Recorded, own: ContextSpec) -> str | None:
+    def problem(self, recorded: Recorded, own: ContextSpec) -> Trouble | None:
         """Check the second level of self-replay: the recorded spec gives the recorded bytes.
 
         Returns:
@@ -91,50 +105,65 @@ class Recompiler:
         found = self._trouble.pop(row["decision_id"], None)
         if found is not None:
             return found
-        return None if again.hash == row["context_hash"] else "not_recompiled"
+        return None if again.hash == row["context_hash"] else Trouble("not_recompiled")
 
     def _compile(
         self, recorded: Recorded, request: Request, resource: EntityUid, spec: ContextSpec
     ) -> CompiledContext:
         asked = spec.asked(request.tool)
-        try:
-            sources = self._sources(spec, recorded) if asked else {}
-            versions = {fact.source: self._version(recorded, fact, sources[fact.source]) for fact in asked}
-        except GovernanceError:
-            self._note(recorded, "source_unreadable")
-            return CompiledContext.of((), spec.hash)
+        sources: dict[str, Source] = {}
+        versions: dict[str, str | None] = {}
+        for name in dict.fromkeys(fact.source for fact in asked):
+            try:
+                sources[name] = self._source(spec, name, recorded)
+                versions[name] = self._version(recorded, name, sources[name])
+            except GovernanceError:
+                self._note(recorded, "source_unreadable", [name])
+                return CompiledContext.of((), spec.hash)
         pinned = {name: version for name, version in versions.items() if version is not None}
         if len(pinned) < len(versions):
-            self._note(recorded, "unversioned_source")
+            self._note(recorded, "unversioned_source", sorted(versions.keys() - pinned.keys()))
         compiled = compile_context(spec, sources, request, resource, versions=pinned)
         was = recorded.compiled.facts if recorded.compiled else {}
-        failed = (name for name, fact in compiled.facts.items() if fact.status == "failed")
-        if any(name not in was or was[name].status != "failed" for name in failed):
-            self._note(recorded, "source_unreadable")
+        failed = {
+            fact.source
+            for name, fact in compiled.facts.items()
+            if fact.status == "failed" and (name not in was or was[name].status != "failed")
+        }
+        if failed:
+            self._note(recorded, "source_unreadable", sorted(failed))
         return compiled
 
-    def _note(self, recorded: Recorded, cause: str) -> None:
-        self._trouble.setdefault(recorded.row["decision_id"], cause)
+    def _note(self, recorded: Recorded, cause: str, sources: Sequence[str]) -> None:
+        self._trouble.setdefault(recorded.row["decision_id"], Trouble(cause, tuple(sources)))
 
-    def _sources(self, spec: ContextSpec, recorded: Recorded) -> Mapping[str, Source]:
-        """Sources of a spec, bound once: where told, else where the record says they were."""
-        if spec.hash not in self._bound:
-            facts = recorded.compiled.facts.values() if recorded.compiled else ()
-            # A location the spec declares is bound as the runtime does; else the record says what was bound then.
-            open_ones = {name for name, source in spec.sources.items() if source.uri is None}
-            was = {
-                fact.source: fact.uri for fact in facts if fact.uri is not None and fact.source in open_ones
-            }
-            self._bound[spec.hash] = bind_sources(spec, {**was, **self._given}, self._base)
-        return self._bound[spec.hash]
+    def _source(self, spec: ContextSpec, name: str, recorded: Recorded) -> Source:
+        """A source of a spec, bound once a place: where told, else where the spec or the record says it was."""
+        open_one = name not in self._given and spec.sources[name].uri is None
+        was = self._recorded_place(name, recorded) if open_one else None
+        key = (spec.hash, name, was)
+        if key not in self._bound:
+            given = self._given if was is None else {name: from_base(was, self._base)}
+            alone = replace(spec, sources={name: spec.sources[name]})
+            self._bound[key] = bind_sources(alone, given, self._base)[name]
+        return self._bound[key]
 
-    def _version(self, recorded: Recorded, fact: FactSpec, source: Source) -> str | None:
+    def _recorded_place(self, name: str, recorded: Recorded) -> str | None:
+        """Where the row says a source was; else where all rows that know say so."""
+        facts = recorded.compiled.facts.values() if recorded.compiled else ()
+        own = next((fact.uri for fact in facts if fact.source == name and fact.uri is not None), None)
+        if own is not None:
+            return own
+        places = self._known().get(name, frozenset())
+        return next(iter(places)) if len(places) == 1 else None
+
+    def _version(self, recorded: Recorded, name: str, source: Source) -> str | None:
         if self._at is None and recorded.compiled is not None:
             for was in recorded.compiled.facts.values():
-                if was.source == fact.source and was.version is not None:
+                if was.source == name and was.version is not None:
                     return was.version
         at = micros(self._at or moment_of(recorded.row["decided_at"]))
-        key = (fact.source, source.uri or "", at)
+        key = (name, source.uri or "", at)
         if key not in self._versions:
             self._versions[key] = source.version_at(at)
         return self._versions[key]

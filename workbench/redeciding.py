@@ -15,12 +15,13 @@ from runtime.canonical import canonical
 from runtime.policy import Decision
 from runtime.record import decision_row, moment_of
 from workbench.effects import EFFECTS, now_of, then_of
+from workbench.progress import progress
 from workbench.recorded import Recorded, prepare_recorded, recorded_facts
-from workbench.replay import FRAME, Replay
+from workbench.replay import FRAME, Replay, how
 from workbench.rows import Job, RowEngine, Undecided
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runtime.bundle import Bundle
     from runtime.policy import Prepared
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from workbench.recompile import Recompiler
     from workbench.rows import Engine
 
-CHUNK = 20_000
-"""Rows decided at a time; bounds memory at about 200 MB."""
+CHUNK = 1_000
+"""Rows decided at a time, a second or less; bounds memory, and is how often progress is told."""
 
 _COMPARED = (
     "verdict", "decided_by", "reason_code", "cedar_decision", "determining", "enforced_determining", "cedar_reasons",
@@ -81,6 +82,8 @@ class _Row:
     own: Bundle | None
     then: str
     cause: str | None = None
+    about: tuple[str, ...] = ()
+    """Sources of facts that the cause is about."""
     decidable: bool = False
     recompilable: bool | None = None
     result: Decision | Undecided | None = None
@@ -95,7 +98,7 @@ def run_replay(
     verify: Recompiler | None,
     labels: tuple[tuple[str, str], str],
     engine: Engine | None = None,
-    on_rows: Callable[[int], None] = lambda _: None,
+    on_rows: Callable[[int], object] | None = None,
 ) -> Replay:
     """Decide every recorded decision again.
 
@@ -107,25 +110,26 @@ def run_replay(
         verify: compiles the recorded spec at the recorded versions, for the second level; None: not asked.
         labels: ((policy name, version), context) as shown.
         engine: default the row engine.
-        on_rows: told how many rows a chunk had; for progress.
+        on_rows: told how many rows a chunk had; None: a progress bar, where somebody may look.
 
     Cost: the self-replay and the candidate's, at the engine's speed; memory O(CHUNK) beside the result.
     """
     plan = _Plan(lake, engine or RowEngine(), candidate, limits_of, recompiler, verify)
-    frames = []
-    for chunk in _chunks(lake):
-        rows = [_row(record, lake) for record in chunk]
-        _self_replay(rows, plan)
-        if candidate is not None or recompiler is not None or limits_of is not None:
-            _decide_again(rows, plan)
-        frames.append(pl.DataFrame([_out(row, plan) for row in rows], schema=dict(FRAME)))
-        on_rows(len(rows))
+    records, frames = _recorded(lake), []
+    with progress(records.height, f"replaying {how(*labels)}", on_rows) as advance:
+        for chunk in records.iter_slices(CHUNK):
+            rows = [_row(record, lake) for record in chunk.iter_rows(named=True)]
+            _self_replay(rows, plan)
+            if candidate is not None or recompiler is not None or limits_of is not None:
+                _decide_again(rows, plan)
+            frames.append(pl.DataFrame([_out(row, plan) for row in rows], schema=dict(FRAME)))
+            advance(len(rows))
     table = pl.concat(frames) if frames else pl.DataFrame(schema=dict(FRAME))
     return Replay(lake, labels[0], labels[1], table, plan.engine.name)
 
 
-def _chunks(lake: Lake) -> Iterator[list[dict[str, Any]]]:
-    """Yield recorded decisions with the texts of their contexts and how they ended, in order."""
+def _recorded(lake: Lake) -> pl.DataFrame:
+    """Return recorded decisions with the texts of their contexts and how they ended, in order."""
     ended = (
         lake.outcomes.filter(pl.col("kind") == "execution")
         .sort("writer", "position")
@@ -134,7 +138,7 @@ def _chunks(lake: Lake) -> Iterator[list[dict[str, Any]]]:
     )
     decisions = lake.decisions.filter(pl.col("kind") != "shadow").sort("writer", "position")
     contexts = lake.contexts.select("context_hash", "context")
-    joined = (
+    return (
         decisions.join(ended, on="decision_id", how="left", maintain_order="left")
         .join(contexts, on="context_hash", how="left", maintain_order="left")
         .join(
@@ -145,8 +149,6 @@ def _chunks(lake: Lake) -> Iterator[list[dict[str, Any]]]:
         )
         .collect()
     )
-    for part in joined.iter_slices(CHUNK):
-        yield part.to_dicts()
 
 
 def _row(record: dict[str, Any], lake: Lake) -> _Row:
@@ -181,8 +183,8 @@ def _self_replay(rows: Sequence[_Row], plan: _Plan) -> None:
         elif plan.verify is not None:
             problem = plan.verify.problem(row.recorded, _own(row).spec)
             row.recompilable = problem is None
-            if plan.recompiler is not None:
-                row.cause = problem
+            if plan.recompiler is not None and problem is not None:
+                row.cause, row.about = problem
 
 
 def _decide_again(rows: Sequence[_Row], plan: _Plan) -> None:
@@ -200,8 +202,9 @@ def _decide_again(rows: Sequence[_Row], plan: _Plan) -> None:
         jobs.append(job)
     for row, result in zip(alive, plan.engine.run(jobs), strict=True):
         row.result = result
-        if plan.recompiler is not None:
-            row.cause = plan.recompiler.trouble(row.recorded)
+        trouble = None if plan.recompiler is None else plan.recompiler.trouble(row.recorded)
+        if trouble is not None:
+            row.cause, row.about = trouble
 
 
 def _own(row: _Row) -> Bundle:
@@ -267,7 +270,8 @@ def _out(row: _Row, plan: _Plan) -> dict[str, Any]:
 
 def _result_columns(row: _Row) -> dict[str, Any]:
     if row.cause is not None or row.result is None:
-        return {"status": "quarantined", "cause": row.cause, "missing": [], "effect": "quarantined"}
+        about = list(row.about)
+        return {"status": "quarantined", "cause": row.cause, "missing": about, "effect": "quarantined"}
     if isinstance(row.result, Undecided):
         missing = list(row.result.missing)
         return {"status": "undecided", "cause": "missing_fact", "missing": missing, "effect": "undecided"}

@@ -23,12 +23,16 @@ import polars as pl
 
 from runtime.canonical import content_hash, new_id
 from runtime.trace import SCHEMA_VERSION
+from workbench.texts import count, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runtime.canonical import Json
     from workbench.lake import Lake
+
+RECORDED = "recorded"
+"""Contexts as they were compiled then; and the version of policies that are each decision's own."""
 
 CAUSES: Mapping[str, str] = {
     "policy_lost": "the lake does not hold the bundle the decision was made under",
@@ -57,8 +61,34 @@ FRAME: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "engine": pl.String, "then": pl.String, "effect": pl.String, "verdict_changed": pl.Boolean,
     "decidable": pl.Boolean, "recompilable": pl.Boolean,
 }  # fmt: skip
-"""Columns of `Replay.frame`. `verdict` and what follows it are null unless `status` is `decided`; `recompilable` is
+"""Columns of `Replay.frame`. `verdict` and what follows it are null unless `status` is `decided`; `missing`
+names what an undecided row lacks, and the source that a quarantined one could not be compiled from; `recompilable` is
 null where it was not asked."""
+
+
+def how(policy: tuple[str, str], context: str) -> str:
+    """Say what a replay decides with.
+
+    Example:
+        >>> how(("next", "1f"), "recorded"), how(("as recorded", "recorded"), "next 1f")
+        ('under next with recorded contexts', 'under the recorded policies with next 1f contexts')
+    """
+    own = policy[1] == RECORDED
+    if own and context == RECORDED:
+        return "as recorded"
+    return f"under {'the recorded policies' if own else policy[0]} with {context} contexts"
+
+
+def left_out(held_back: Mapping[str, int]) -> str:
+    """Say how much of the log is in the lake and beyond the pin; nothing: an empty text.
+
+    Example:
+        >>> left_out({"a": 3, "b": 1}), left_out({})
+        ('4 positions of the log are beyond the pin, and not counted', '')
+    """
+    beyond = sum(held_back.values())
+    what = count(beyond, "position of the log is", "positions of the log are")
+    return f"{what} beyond the pin, and not counted" if beyond else ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +129,8 @@ class Replay:
             **{f"decisions_{status}": statuses[status] for status in ("decided", "undecided", "quarantined")},
             "decidable": int(self.rows["decidable"].sum()),
             "recompilable": int(self.rows["recompilable"].fill_null(value=False).sum()),
-            **{f"cause_{cause}": count for cause, count in sorted(causes.items())},
+            "not_recompilable": int((~self.rows["recompilable"]).fill_null(value=False).sum()),
+            **{f"cause_{cause}": n for cause, n in sorted(causes.items())},
         }
 
     @property
@@ -107,16 +138,17 @@ class Replay:
         """Say how much was replayed, and how much was not."""
         counts = self.counts()
         total, decided = counts["decisions"], counts["decisions_decided"]
-        share = 100 * decided / total if total else 0.0
-        own = self.policy[1] == self.context == "recorded"
-        how = "as recorded" if own else f"under {self.policy[0]} with {self.context} contexts"
-        return (
-            f"{share:.1f} % of {total:,} decisions replayed {how}; "
+        part = "100.0 %" if 0 < total == decided else share(decided, total)
+        said = (
+            f"{part} of {count(total, 'decision')} replayed {how(self.policy, self.context)}; "
             f"{counts['decisions_undecided']:,} undecided, {counts['decisions_quarantined']:,} quarantined"
         )
+        if again := counts["not_recompilable"]:
+            said += f"; {count(again, 'recorded context')} could not be compiled again"
+        return "; ".join(filter(None, (said, left_out(self.lake.held_back))))
 
     def digest(self) -> str:
-        """Return a digest of what was decided, independent of row order: equal rows, equal digest. O(rows)."""
+        """Return a digest of what was decided and would be run, independent of row order. O(rows)."""
         columns = (
             "decision_id",
             "status",
@@ -126,6 +158,9 @@ class Replay:
             "reason_code",
             "determining",
             "effect",
+            "decided_by",
+            "errors",
+            "enforced_args",
         )
         rows: list[Json] = [content_hash(list(row)) for row in self.rows.select(columns).iter_rows()]
         return content_hash(sorted(rows, key=str))

@@ -24,7 +24,7 @@ from workbench.effects import STOPPED
 from workbench.errors import need
 from workbench.masking import leaving
 from workbench.metrics import FREES, HELP, METRICS, RAN, SIDES, STATES, STOPS, has_labels, side_is
-from workbench.texts import share, shorten, visible
+from workbench.texts import count, share, shorten, visible
 from workbench.tracking import shown
 from workbench.words import Numbers, cause_words, headline, matrix, tenant_table
 
@@ -145,6 +145,7 @@ def _environment() -> Any:
         "seen": lambda value: visible(str(value)),
         "short": shorten,
         "share": share,
+        "many": count,
     }
     environment.globals |= {"max_text": MAX_TEXT, "help": HELP, "states": STATES}
     return environment

@@ -6,6 +6,7 @@ only: `policy=` its policies and schema, `context=` its `context.toml`, `limits=
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from runtime.errors import ContextSpecError
 from runtime.spec import ContextSpec, check_spec, parse_spec
 from workbench.recompile import Recompiler
 from workbench.redeciding import run_replay
+from workbench.replay import RECORDED
+from workbench.where import check_sources, recorded_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,9 +26,6 @@ if TYPE_CHECKING:
     from workbench.lake import Lake
     from workbench.replay import Replay
     from workbench.rows import Engine
-
-RECORDED = "recorded"
-"""Contexts as they were compiled then."""
 
 AS_RECORDED = ("as recorded", RECORDED)
 """Name and version of the policies of a self-replay: each decision's own."""
@@ -41,7 +41,7 @@ def replay_lake(
     at: datetime | None = None,
     recompile: bool | None = None,
     engine: Engine | None = None,
-    on_rows: Callable[[int], None] = lambda _: None,
+    on_rows: Callable[[int], object] | None = None,
 ) -> Replay:
     """Decide every recorded decision again. Nothing is executed.
 
@@ -55,26 +55,31 @@ def replay_lake(
         recompile: check that the recorded spec over the recorded versions gives the recorded contexts, too; None: in
             a self-replay, and where contexts are compiled again, which rests on it.
         engine: default the row engine.
-        on_rows: told how many rows were decided, now and then.
+        on_rows: told how many rows were decided, now and then; None: a progress bar in a terminal and in a notebook,
+            if it takes more than a second.
 
     Raises:
         BundleError: a bundle or spec cannot be used; names file and line.
         BundleNotFound: no such version in the lake.
+        ReplayFailure: a source of facts is not where it is said to be, or nobody says where it is.
     """
     candidate = None if policy is None else _bundle(lake, policy)
     limits_of = None if limits is None else _bundle(lake, limits)
     spec = None if context == RECORDED else _spec(lake, context)
     if spec is not None and candidate is not None:
         check_spec(spec, candidate.schema)
+    if spec is not None or sources:
+        check_sources(lake, spec, sources or {})
     base = None if "://" in lake.uri else Path(lake.uri)  # as the runtime binds them
+    known = partial(recorded_places, lake)
     again = spec is not None or at is not None
     asked = again or (candidate is None and limits_of is None) if recompile is None else recompile
     return run_replay(
         lake,
         candidate=candidate,
         limits_of=limits_of,
-        recompiler=Recompiler(spec, sources or {}, base, at=at) if again else None,
-        verify=Recompiler(None, sources or {}, base) if asked else None,
+        recompiler=Recompiler(spec, sources or {}, base, known, at=at) if again else None,
+        verify=Recompiler(None, sources or {}, base, known) if asked else None,
         labels=(
             AS_RECORDED if candidate is None else (candidate.name, candidate.version),
             _context_label(spec, context, at) + (f", limits of {limits_of.name}" if limits_of else ""),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.metrics import HELP, SIDES, STATES, has_labels
+from workbench.replay import left_out
 from workbench.texts import count, share, shorten, visible
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ Numbers = dict[str, int | float]
 def headline(diff: Diff) -> list[str]:
     """Return the result in sentences: outcomes first, then extent, then what could not be replayed and why."""
     numbers = diff.summary()
-    return [_outcome(numbers), *_asides(numbers), _extent(numbers), _coverage(diff, numbers)]
+    lines = [_outcome(numbers), *_asides(numbers), _extent(numbers), _coverage(diff, numbers)]
+    beyond = left_out(getattr(diff.cand.lake, "held_back", {}))
+    return [*lines, f"{beyond[0].upper()}{beyond[1:]}."] if beyond else lines
 
 
 def _outcome(n: Numbers) -> str:

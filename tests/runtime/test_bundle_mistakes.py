@@ -255,3 +255,35 @@ def test_an_attribute_that_no_fact_can_promise_is_refused_at_load() -> None:
     files = {"p.cedar": '@id("p") permit(principal, action, resource);', "schema.cedarschema": schema}
     with pytest.raises(PolicySchemaError, match=r"`A` requires attribute `level`.*declare `level\?:`"):
         bundle_from_files(files, "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ('[[budget]]\nname = "b"\nmax = 3\nactions = ["sned"]', 4, "action 'sned' is not declared"),
+        ('[[budget]]\nname = "b"\nmax = 3\nactions = []', 4, "must name tools, or be left out"),
+        ('version = 1\n[[budget]]\nname = "b"\nmaxx = 3', 4, "unknown key `maxx`, did you mean `max`"),
+        ('version = 1\n[[budget]]\nname = "b"', 2, "`max` must be an integer of 0 or more, it is missing"),
+        ("[[budget]]\nmax = 3", 1, 'needs `name = "…"`'),
+        ("version = 1\n[[budget", 2, "not valid TOML"),
+        ("version = 2", 1, "`version` must be 1, got 2"),
+    ],
+)
+def test_a_limit_that_would_never_hold_is_refused_at_its_line(text: str, line: int, message: str) -> None:
+    schema = "entity A; action act appliesTo { principal: [A], resource: [A] };"
+    policy = '@id("p") permit(principal, action, resource);'
+    files = {"schema.cedarschema": schema, "p.cedar": policy, "limits.toml": text}
+    with pytest.raises(BundleError) as caught:
+        bundle_from_files(files, "b")
+    assert message in str(caught.value)
+    assert (caught.value.file, caught.value.line) == ("limits.toml", line)
+
+
+def test_a_link_with_a_member_twice_is_refused_not_read_as_the_last() -> None:
+    schema = "entity A; action act appliesTo { principal: [A], resource: [A] };"
+    policy = '@id("t") permit(principal == ?principal, action, resource);'
+    link = (
+        '[{"template": "t", "id": "l", "values": {"?principal": "A::\\"x\\"", "?principal": "A::\\"y\\""}}]'
+    )
+    with pytest.raises(BundleError, match="same member twice"):
+        bundle_from_files({"schema.cedarschema": schema, "p.cedar": policy, "links.json": link}, "b")

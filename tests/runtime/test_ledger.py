@@ -36,7 +36,7 @@ def ledger(path: Path) -> Iterator[Ledger]:
 
 
 def step(expected: int, *, ran: bool = True, session: str = "s", tenant: str = "t") -> SessionStep:
-    return SessionStep(tenant=tenant, session_id=session, expected_step=expected, ran=ran)
+    return SessionStep(tenant=tenant, session_id=session, expected_step=expected, ran=ran, owner="me")
 
 
 def chain_of(ledger: Ledger) -> list[tuple[str, dict[str, Any]]]:
@@ -166,8 +166,8 @@ def test_a_session_moves_by_steps_and_counts_what_ran(ledger: Ledger) -> None:
     ledger.commit(session=step(1, ran=False))
     ledger.commit(session=step(2))
     ledger.commit(session=step(0, tenant="u\x00"))
-    assert ledger.session("t", "s") == SessionCounters(next_step=3, calls=2)
-    assert ledger.session("u\x00", "s") == SessionCounters(next_step=1, calls=1)
+    assert ledger.session("t", "s") == SessionCounters(next_step=3, calls=2, owner="me")
+    assert ledger.session("u\x00", "s") == SessionCounters(next_step=1, calls=1, owner="me")
     assert ledger.session("u", "s") == SessionCounters(next_step=0, calls=0)
 
 

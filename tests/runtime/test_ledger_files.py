@@ -144,7 +144,7 @@ def test_a_row_changed_in_the_middle_is_found_when_it_is_read(path: Path) -> Non
             ledger.rows_after(DECISIONS, *EVERYTHING)
 
 
-@pytest.mark.parametrize(("version", "error"), [("2", LedgerTooNew), ("x", LedgerCorrupt)])
+@pytest.mark.parametrize(("version", "error"), [("3", LedgerTooNew), ("x", LedgerCorrupt)])
 def test_a_ledger_of_another_version_is_refused_by_name(
     path: Path, version: str, error: type[Exception]
 ) -> None:

@@ -52,7 +52,7 @@ class LedgerModel(RuleBasedStateMachine):
         contents = [context(text), entity(text)]
         steps = self.sessions[tenant, session]
         claim = Claim(key, "args", made["decision_id"]) if key else None
-        step = SessionStep(tenant=tenant, session_id=session, expected_step=steps, ran=True)
+        step = SessionStep(tenant=tenant, session_id=session, expected_step=steps, ran=True, owner="me")
         held = self.claims.get(key) if key else None
         with pytest.raises(ClaimTaken) if held else contextlib.nullcontext() as caught:
             ledger.commit(contents=contents, evidence=[(DECISIONS, made)], claim=claim, session=step)
@@ -82,7 +82,11 @@ class LedgerModel(RuleBasedStateMachine):
     def commit_late(self, data: Any) -> None:
         (tenant, session), steps = data.draw(st.sampled_from(sorted(self.sessions.items())))
         late = SessionStep(
-            tenant=tenant, session_id=session, expected_step=data.draw(st.integers(0, steps - 1)), ran=True
+            tenant=tenant,
+            session_id=session,
+            expected_step=data.draw(st.integers(0, steps - 1)),
+            ran=True,
+            owner="me",
         )
         with pytest.raises(CommitConflict):
             self.ledger.commit(contents=[context("lost")], evidence=[(DECISIONS, decision())], session=late)
@@ -160,7 +164,7 @@ class LedgerModel(RuleBasedStateMachine):
         assert {(t.name, row[t.key]) for t in (CONTEXTS, ENTITIES) for row in rows[t]} == self.contents
         assert broken_links((t.name, row) for t in (DECISIONS, OUTCOMES) for row in rows[t]) == []
         for (tenant, session), steps in self.sessions.items():
-            assert ledger.session(tenant, session) == (steps, steps)
+            assert ledger.session(tenant, session) == (steps, steps, "me")
         for key, claim in self.claims.items():
             assert ledger.claim(key) == claim
 

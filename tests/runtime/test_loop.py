@@ -353,7 +353,7 @@ def test_declarations_that_cannot_work_are_refused(world: World) -> None:
         rt.tool(lambda: None, name="t", resource="Order")
     with pytest.raises(RegistrationError, match="reserved"):
         rt.tool(lambda idempotency_key: None, name="t")
-    with pytest.raises(RegistrationError, match="no tool 'nope' is registered; registered are"):
+    with pytest.raises(RegistrationError, match="no tool 'nope' is registered here; registered are"):
         rt.find_tool("nope")
 
 

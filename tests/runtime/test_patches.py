@@ -123,3 +123,10 @@ def test_one_patch_is_rfc_7396(args: dict[str, Any], patch: Any) -> None:
         assert merge(args, [("p", patch)], ROOTS) == expected
     except PatchError:
         assert expected == args
+
+
+def test_a_decimal_that_no_json_number_holds_is_refused_not_rounded() -> None:
+    with pytest.raises(PatchError, match=r"922337203685477\.5807, which no JSON number holds") as caught:
+        plain({"__extn": {"fn": "decimal", "arg": "922337203685477.5807"}})
+    assert caught.value.code == "patch_invalid"
+    assert plain({"__extn": {"fn": "decimal", "arg": "12.3400"}}) == 12.34

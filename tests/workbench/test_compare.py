@@ -281,6 +281,14 @@ def test_collects_once(history: Sequence[Any], made: Callable[..., Any]) -> None
 # -- what cannot be compared -----------------------------------------------------------------------------------
 
 
+def test_no_replay(history: Sequence[Any], made: Callable[..., Any]) -> None:
+    replay = made(history)
+    with pytest.raises(NotComparable, match="the candidate is no replay but a str"):
+        compare(replay, "policies/next")  # type: ignore[arg-type]
+    with pytest.raises(NotComparable, match="the base is no replay but a FrameLake"):
+        compare(replay.lake, replay)
+
+
 def test_other_pins(history: Sequence[Any], made: Callable[..., Any]) -> None:
     other = made(history, pins={"ledgers": {"ledger-1": 41}})
     with pytest.raises(NotComparable, match=r"'ledger-1': 40.*'ledger-1': 41.*make both from one `lake`"):

@@ -27,7 +27,7 @@ from workbench.errors import (
     SchemaMismatch,
     WorkbenchError,
 )
-from workbench.lake import Lake, open_lake
+from workbench.lake import LEDGER, Lake, open_lake
 from workbench.pins import Pins, heads, pinned
 
 if TYPE_CHECKING:
@@ -238,8 +238,8 @@ def test_a_pin_that_the_lake_cannot_honour(
         open_lake(place, at=pin)
 
 
-@pytest.mark.parametrize("pin", [{"ledgers": 3}, {"a": "b"}, {"a": True}])
-def test_what_is_no_pin(pin: dict[str, Any]) -> None:
+@pytest.mark.parametrize("pin", [{"ledgers": 3}, {"a": "b"}, {"a": True}, 5])
+def test_what_is_no_pin(pin: Any) -> None:
     with pytest.raises(ValueError, match="maps ledger ids to positions"):
         pinned(pin)
 
@@ -352,6 +352,13 @@ def test_a_folder_without_tables_is_no_lake(filled: Writer, place: Path) -> None
 def test_a_table_is_no_lake(filled: Writer, place: Path) -> None:
     with pytest.raises(LakeNotFound, match=f"is one Delta table; open the lake it is in: '{place}'"):
         open_lake(place / "decisions")
+
+
+def test_a_ledger_that_was_never_drained_is_an_empty_lake(tmp_path: Path) -> None:
+    """What is left of a script that forgot `rt.drain()`."""
+    (tmp_path / LEDGER).touch()
+    with pytest.raises(LakeEmpty, match=r"no decision yet; drain the runtime \(`rt.drain\(\)`\)"):
+        open_lake(tmp_path)
 
 
 def test_a_lake_without_decisions_is_empty(writer: Writer, place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from runtime import ApprovalRequired, Blocked, CallableSource, Runtime
+from workbench.compare import compare
 from workbench.effects import ALL_EFFECTS, EFFECTS, now_of, then_of
 from workbench.lake import Lake, open_lake
 from workbench.replay import CAUSES, FRAME
@@ -281,6 +283,42 @@ def test_replaying_the_same_policy_changes_nothing(lake: Lake, tmp_path: Path) -
     assert lake.replay().digest() == own.digest()
     other = lake.replay(policy=write_bundle(tmp_path / "strict", STRICT, context=FACTS))
     assert other.digest() != own.digest()
+
+
+def test_equal_effects_of_other_arguments_are_another_digest(lake: Lake, tmp_path: Path) -> None:
+    halved = BASE + (
+        '@id("cap") @verdict("modify") @patch("{\\"amount_cents\\": CENTS}") '
+        'forbid(principal, action == Action::"refund", resource) when { context.args.amount_cents > 200 };\n'
+    )
+    one, two = (
+        lake.replay(policy=write_bundle(tmp_path / cents, halved.replace("CENTS", cents), context=FACTS))
+        for cents in ("100", "101")
+    )
+    assert one.frame.collect()["effect"].to_list() == two.frame.collect()["effect"].to_list()
+    assert "altered" in one.frame.collect()["effect"].to_list()
+    assert one.digest() != two.digest()
+
+
+def test_the_headline_says_what_is_beyond_the_pin(lake: Lake, tmp_path: Path) -> None:
+    pins = lake.pins
+    record(tmp_path, tmp_path / "base", CALLS[4:5])
+    replay = open_lake(lake.uri, at=pins).replay()
+    beyond = "1 position of the log is beyond the pin, and not counted"
+    assert (
+        replay.headline
+        == f"100.0 % of 9 decisions replayed as recorded; 0 undecided, 0 quarantined; {beyond}"
+    )
+    assert compare(replay, replay).headline.endswith(f"\n{beyond}.")
+    assert "beyond" not in lake.replay().headline
+
+
+def test_a_share_that_is_not_all_is_not_rounded_to_all(lake: Lake) -> None:
+    replay = lake.replay()
+    rows = pl.concat([replay.rows] * 500)
+    rows = rows.with_columns(
+        status=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("undecided")).otherwise("status")
+    )
+    assert replace(replay, rows=rows).headline.startswith("> 99.9 % of 4,500 decisions")
 
 
 def test_new_rows_do_not_move_a_pin(lake: Lake, tmp_path: Path) -> None:
