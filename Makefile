@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 # More for pytest: make test PYTEST_ARGS='-x -k ledger'
 PYTEST_ARGS ?=
+# A worker a core; a file's tests stay together. One process: make test WORKERS=
+WORKERS ?= -n auto --dist loadfile
 
 # Relative, so that a path with spaces works.
 BIN := .venv/bin
@@ -22,10 +24,10 @@ demo: $(INSTALLED)  ## govern, record, replay, score and log real agent tool cal
 	$(BIN)/redecide demo
 
 test: $(INSTALLED)  ## run every test
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(WORKERS) $(PYTEST_ARGS)
 
 quick: $(INSTALLED)  ## run the tests that are neither slow nor the demo
-	$(BIN)/pytest -m "not slow and not demo" $(PYTEST_ARGS)
+	$(BIN)/pytest $(WORKERS) -m "not slow and not demo" $(PYTEST_ARGS)
 
 check: $(INSTALLED)  ## lint, formatting, types
 	$(BIN)/ruff check
