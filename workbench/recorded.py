@@ -109,8 +109,12 @@ def prepare_recorded(
         missing.extend(names)
         return compiled
 
-    def check(_: Mapping[str, Json]) -> None:
+    def check(given: Mapping[str, Json]) -> None:
+        # What a tool can take is not in the trace; that it could not take these arguments, or this patch of them, is.
         if row["reason_code"] == "args_invalid":
+            raise RequestInvalid("args_invalid", row["reason"])
+        same_policy = row["policy_hash"] == bundle.policy_hash
+        if row["reason_code"] == "patch_invalid" and same_policy and canonical(dict(given)) != row["args"]:
             raise RequestInvalid("args_invalid", row["reason"])
 
     prepared = prepare(recorded.request, args, bundle, facts, check)

@@ -363,3 +363,25 @@ def test_the_effect_table_is_total() -> None:
 )
 def test_what_then_became_of_a_call(verdict: str, status: str | None, then: str) -> None:
     assert then_of(verdict, "call", status) == then
+
+
+def test_a_patch_the_tool_could_not_take_replays_as_the_block_it_was(tmp_path: Path) -> None:
+    """Only the runtime knows signatures: a removed argument would bring back a default that no policy saw."""
+    text = PERMIT + (
+        '@id("cut") @verdict("modify") @patch("{\\"note\\": null}") forbid(principal, action == Action::"refund", resource) '
+        "when { context.args has note };\n"
+    )
+    bundle = write_bundle(tmp_path / "base", text)
+    with Runtime.open(bundle, lake=tmp_path / "lake") as runtime:
+        runtime.tool(
+            lambda order_id, amount_cents, note="default": 1, name="refund", resource="Order::{order_id}"
+        )
+        with (
+            runtime.session(principal="Agent::bot", tenant="acme") as session,
+            pytest.raises(Blocked) as caught,
+        ):
+            session.call("refund", order_id="o-1", amount_cents=5)
+    assert caught.value.decision.reason_code == "patch_invalid"
+    rows = open_lake(tmp_path / "lake").replay().frame.collect()
+    assert rows["status"].to_list() == ["decided"]
+    assert rows["reason_code"].to_list() == ["patch_invalid"]
