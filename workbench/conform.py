@@ -122,7 +122,7 @@ class _Frame:
             if got == expected:
                 report.tallies[engine].padding_agreed += 1
             else:
-                report.add(_padding_disagreement(engine, self.cases[0], row, expected, got))
+                report.add(_disagreement(engine, self.cases[0], expected, got, padding=row))
 
 
 def _expected(case: FileCase, alone: Said) -> Said:
@@ -135,37 +135,23 @@ def _handed_over(place: int | None, found: Decided) -> str | None:
     return ALONE if place is None else found.handed_over.get(place)
 
 
-def _differing(expected: Said, got: Said) -> tuple[str, ...]:
-    return tuple(name for name, e, g in zip(FIELDS, expected, got, strict=True) if e != g)
-
-
-def _disagreement(engine: EngineName, case: FileCase, expected: Said, got: Said) -> Disagreement:
-    return Disagreement(
-        engine=engine,
-        row=case.row,
-        fields=_differing(expected, got),
-        policies=case.policies,
-        schema_text=case.schema_text,
-        **_request(case),
-        context=case.context_json,
-        entities=case.entities_json,
-        expected=expected,
-        got=got,
-    )
-
-
-def _padding_disagreement(
-    engine: EngineName, of: FileCase, row: Row, expected: Said, got: Said
+def _disagreement(
+    engine: EngineName, of: FileCase, expected: Said, got: Said, padding: Row | None = None
 ) -> Disagreement:
+    """Tell a disagreement in full: on a case of the file, or on a row its frame was padded with."""
+    if padding is None:
+        asked, context, entities = _request(of), of.context_json, of.entities_json
+    else:
+        asked, context, entities = _request(padding.case), padding.context, padding.store
     return Disagreement(
         engine=engine,
-        row=None,
-        fields=_differing(expected, got),
+        row=of.row if padding is None else None,
+        fields=tuple(name for name, e, g in zip(FIELDS, expected, got, strict=True) if e != g),
         policies=of.policies,
         schema_text=of.schema_text,
-        **_request(row.case),
-        context=row.context,
-        entities=row.store,
+        **asked,
+        context=context,
+        entities=entities,
         expected=expected,
         got=got,
     )

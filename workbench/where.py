@@ -43,7 +43,8 @@ def check_sources(lake: Lake, spec: ContextSpec | None, given: Mapping[str, Any]
             raise ReplayFailure(f"no context spec declares a source `{name}`; did you mean `{close[0]}`?")
     asked = {fact.source for fact in spec.facts} if spec else set()
     open_ones = [name for name in sorted(asked - given.keys()) if _is_open(declared[name])]
-    if unsaid := [name for name in open_ones if name not in recorded_places(lake)]:
+    places = recorded_places(lake) if open_ones else {}
+    if unsaid := [name for name in open_ones if name not in places]:
         names = ", ".join(f"`{name}`" for name in unsaid)
         raise ReplayFailure(
             f"nobody says where {count(len(unsaid), 'source')} of facts may be found: {names}; give `sources="

@@ -1,4 +1,4 @@
-"""A runtime with one tool whose body and whose source of facts a test sets."""
+"""A runtime with one tool whose body and whose source of facts a test sets; an empty ledger."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from runtime import Runtime
 from runtime.bundle import bundle_from_files
+from runtime.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,3 +77,14 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def make_world() -> type[World]:
     return World
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with Ledger.open(path) as opened:
+        yield opened

@@ -18,21 +18,9 @@ from runtime.testing import blob, context, decision, entity, execution
 from runtime.trace import BLOBS, CONTEXTS, DECISIONS, ENTITIES, GENESIS, OUTCOMES, SCORES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 EVERYTHING = (0, 2**62, 10_000)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with Ledger.open(path) as opened:
-        yield opened
 
 
 def step(expected: int, *, ran: bool = True, session: str = "s", tenant: str = "t") -> SessionStep:

@@ -19,21 +19,9 @@ from runtime.testing import context, decision
 from runtime.trace import DECISIONS, OUTCOMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 EVERYTHING = (0, 2**62, 10_000)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    with Ledger.open(path) as opened:
-        yield opened
 
 
 def chain_of(ledger: Ledger) -> list[tuple[str, dict[str, Any]]]:
