@@ -15,7 +15,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick check lab clean
+.PHONY: help demo test quick check lab bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ check: $(INSTALLED)  ## lint, formatting, types
 
 lab: $(INSTALLED)  ## open JupyterLab on the notebooks
 	$(BIN)/redecide lab
+
+bench: $(INSTALLED)  ## time the columnar engine and Cedar on the same calls
+	$(BIN)/redecide bench replay
 
 clean:  ## remove the environment, caches and what the demo made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .deepeval build dist redecide-demo

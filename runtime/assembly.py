@@ -23,7 +23,7 @@ from runtime.spec_check import members_of
 from runtime.values import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from runtime.canonical import Json
     from runtime.facts import CompiledContext, Fact
@@ -124,6 +124,24 @@ class _Draft:
         attrs = project(given, type_.attrs, self.role)
         parents = sorted(parent for parent in self.parents if parent.type in type_.parents)
         return Entity(uid, attrs if isinstance(attrs, dict) else {}, tuple(parents))
+
+
+def entity_of(uid: EntityUid, role: str, facts: Iterable[Fact], schema: CedarSchema) -> Entity:
+    """Build the entity that plays a role in a request.
+
+    Args:
+        uid: of the principal, the resource, or whom it is on behalf of.
+        role: what it is in the request, for messages.
+        facts: found for it; empty: it is bare.
+        schema: of the bundle.
+
+    Raises:
+        ProjectionError: a fact does not fit the type, two facts differ, or something required is not there.
+    """
+    draft = _Draft(role)
+    for fact in facts:
+        draft.add(fact)
+    return draft.entity(uid, schema)
 
 
 def _slice(

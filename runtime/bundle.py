@@ -22,6 +22,7 @@ import cedarpy
 
 from runtime.annotations import PolicyVerdict, Refinement, policy_error, refinement
 from runtime.canonical import Json, content_hash
+from runtime.chains import bracketed
 from runtime.errors import BundleError, PolicyError, PolicySchemaError
 from runtime.limits import Limits, check_limits, parse_limits
 from runtime.links import LINKS_FILE, Link, parse_links
@@ -29,6 +30,7 @@ from runtime.policy_files import Statement, offset_of_name, statements
 from runtime.schema import SCHEMA_FILE, CedarSchema, parse_schema, with_standard_context
 from runtime.spec import SPEC_FILE, ContextSpec, check_spec, parse_spec
 from runtime.spec_check import unfillable
+from runtime.tunables import Tunable, read_tunables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,6 +84,8 @@ class Bundle:
     """Cedar's JSON policy set, keyed by id."""
     cedar_schema: cedarpy.Schema = field(compare=False)
     """The engine's handle of `schema`."""
+    tunables: Mapping[str, Tunable] = field(default_factory=dict)
+    """Literals that `@tune` declares in what decides, by `policy.name`."""
     _subsets: dict[frozenset[str], cedarpy.PolicySet] = field(default_factory=dict, init=False, compare=False)
 
     def __repr__(self) -> str:
@@ -106,7 +110,8 @@ class Bundle:
         if unknown := ids - self.policies.keys():
             raise KeyError(f"bundle {self.name!r} has no policies {sorted(unknown)}")
         if ids not in self._subsets:
-            self._subsets[ids] = cedarpy.PolicySet.from_json_str(json.dumps(_subset(self.document, ids)))
+            kept = bracketed(_subset(self.document, ids))
+            self._subsets[ids] = cedarpy.PolicySet.from_json_str(json.dumps(kept))
         return self._subsets[ids]
 
     def row_dicts(self) -> list[dict[str, Json]]:
@@ -193,14 +198,14 @@ def bundle_from_files(files: Mapping[str, str], name: str) -> Bundle:
     """
     texts = {file: _canonical(files[file]) for file in sorted(files) if _belongs(file)}
     schema, cedar_schema = _schema(texts)
-    loaded = _Policies(texts)
+    loaded = Policies(texts)
+    loaded.require_some()
     loaded.validate(cedar_schema)
     spec = parse_spec(texts.get(SPEC_FILE, ""), SPEC_FILE)
     check_spec(spec, schema, SPEC_FILE)
     limits = parse_limits(texts.get(LIMITS_FILE, ""), LIMITS_FILE)
     check_limits(limits, schema, LIMITS_FILE)
-    of_policy: dict[str, Json] = {f: t for f, t in texts.items() if f not in {SPEC_FILE, LIMITS_FILE}}
-    hashes = {"policy": content_hash(of_policy), "context_spec": spec.hash, "limits": limits.hash}
+    policy_hash, version = hashes_of(texts, spec, limits)
     return Bundle(
         name=name,
         files=texts,
@@ -208,13 +213,22 @@ def bundle_from_files(files: Mapping[str, str], name: str) -> Bundle:
         schema=schema,
         spec=spec,
         limits=limits,
-        policy_hash=hashes["policy"],
-        context_spec_hash=hashes["context_spec"],
-        limits_hash=hashes["limits"],
-        version=content_hash(dict(hashes)),
+        policy_hash=policy_hash,
+        context_spec_hash=spec.hash,
+        limits_hash=limits.hash,
+        version=version,
         document=loaded.document(),
         cedar_schema=cedar_schema,
+        tunables=loaded.tunables(),
     )
+
+
+def hashes_of(texts: Mapping[str, str], spec: ContextSpec, limits: Limits) -> tuple[str, str]:
+    """Return `policy_hash` and `version`."""
+    of_policy: dict[str, Json] = {f: t for f, t in texts.items() if f not in {SPEC_FILE, LIMITS_FILE}}
+    policy_hash = content_hash(of_policy)
+    hashes: dict[str, Json] = {"policy": policy_hash, "context_spec": spec.hash, "limits": limits.hash}
+    return policy_hash, content_hash(hashes)
 
 
 def _schema(texts: Mapping[str, str]) -> tuple[CedarSchema, cedarpy.Schema]:
@@ -244,12 +258,13 @@ def _schema(texts: Mapping[str, str]) -> tuple[CedarSchema, cedarpy.Schema]:
     return schema, cedarpy.Schema.from_json_str(json.dumps(schema.to_json()))
 
 
-class _Policies:
-    """The statements and links of a bundle, by id, while it is being checked."""
+class Policies:
+    """The statements and links of a bundle, by id, while it is being checked: `require_some`, then `validate`."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self.statements: dict[str, Statement] = {}
         self.refinements: dict[str, Refinement] = {}
+        self.tuned: dict[str, tuple[Tunable, ...]] = {}
         for file, text in texts.items():
             if file.endswith(".cedar"):
                 for statement in statements(text, file):
@@ -258,10 +273,14 @@ class _Policies:
         self.links = parse_links(texts[LINKS_FILE], templates) if LINKS_FILE in texts else ()
         for link in self.links:
             self.refuse_taken(link)
+
+    def require_some(self) -> None:
+        """Refuse a bundle in which nothing decides."""
         if next(self.deciding(), None) is None:
-            raise _nothing_decides(templates)
+            raise _nothing_decides(self.statements)
 
     def add(self, statement: Statement) -> None:
+        """Take in a statement under its id, annotations checked."""
         ident = _ident(statement)
         if (other := self.statements.get(ident)) is not None:
             raise policy_error(
@@ -270,8 +289,10 @@ class _Policies:
             )
         self.statements[ident] = statement
         self.refinements[ident] = refinement(statement)
+        self.tuned[ident] = read_tunables(statement)
 
     def refuse_taken(self, link: Link) -> None:
+        """Refuse a link whose id a policy has."""
         if (other := self.statements.get(link.id)) is not None:
             raise PolicyError(
                 f"link id is taken by the policy at {other.file}:{other.line}; rename the link",
@@ -289,6 +310,7 @@ class _Policies:
             yield link.id, link.template, self.statements[link.template]
 
     def validate(self, schema: cedarpy.Schema) -> None:
+        """Hold every statement and link against the schema."""
         for statement in self.statements.values():
             if why := _invalid(statement.text, schema):
                 line = statement.line + offset_of_name(statement.text, why)
@@ -298,9 +320,10 @@ class _Policies:
                 raise PolicySchemaError(why, file=LINKS_FILE, line=link.line, policy=link.id)
 
     def infos(self) -> dict[str, PolicyInfo]:
-        return {ident: self.info(ident, source, s) for ident, source, s in self.deciding()}
+        """Return what decides, by id."""
+        return {ident: self._info(ident, source, s) for ident, source, s in self.deciding()}
 
-    def info(self, ident: str, source: str, statement: Statement) -> PolicyInfo:
+    def _info(self, ident: str, source: str, statement: Statement) -> PolicyInfo:
         refined = self.refinements[source]
         return PolicyInfo(
             id=ident,
@@ -315,7 +338,12 @@ class _Policies:
             template=statement.template,
         )
 
+    def tunables(self) -> dict[str, Tunable]:
+        """Return the tunables of what decides, by `policy.name`."""
+        return {each.key: each for _, source, _ in self.deciding() for each in self.tuned[source]}
+
     def document(self) -> dict[str, Any]:
+        """Return Cedar's JSON policy set, keyed by id."""
         return {
             "staticPolicies": {i: s.json for i, s in self.statements.items() if not s.template},
             "templates": {i: s.json for i, s in self.statements.items() if s.template},

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import json_merge_patch
 
-from runtime.canonical import Json, canonical
+from runtime.canonical import Json, NotCanonical, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -52,9 +52,19 @@ def merge(
     result: Json = copy.deepcopy(dict(args))
     for _, patch in resolved:
         result = json_merge_patch.merge(result, copy.deepcopy(patch))
-    if not isinstance(result, dict) or canonical(result) == canonical(dict(args)):
+    if not isinstance(result, dict) or _text(result, resolved) == canonical(dict(args)):
         raise PatchError("patch_invalid", f"patch of {_names(resolved)} changes nothing")
     return result
+
+
+def _text(result: Json, patches: list[tuple[str, Json]]) -> str:
+    """Canonical text of a result; a fraction beside an integer that no double holds has none."""
+    try:
+        return canonical(result)
+    except NotCanonical as exc:
+        raise PatchError(
+            "patch_invalid", f"patch of {_names(patches)} has no canonical result: {exc}"
+        ) from exc
 
 
 def resolve(patch: Json, roots: Mapping[str, Json], policy: str) -> Json:

@@ -13,7 +13,7 @@ What follows from one evaluation is in `runtime.ruling`; this module composes ev
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.canonical import Json, content_hash
 from runtime.patches import PatchError, merge
@@ -197,7 +197,7 @@ def _decided(
         verdict=ruling.verdict,
         decided_by="request" if ruling.code == "cedar_no_decision" else "policy",
         reason_code=ruling.code,
-        reason=_reason(ruling, answer, found),
+        reason=reason_of(ruling, answer, found),
         first=first,
         answer=answer,
         determining=found,
@@ -234,7 +234,7 @@ def _patch_refused(
         verdict="block",
         decided_by="policy" if of_request else refusal.stage,
         reason_code="patch_invalid" if of_request else refusal.code,
-        reason=f"after the patch of {_names(found)}: {refusal.message}",
+        reason=f"after the patch of {names_of(found)}: {refusal.message}",
         first=first,
         answer=answer,
         determining=found,
@@ -251,25 +251,47 @@ def _second(
 ) -> Decision:
     """Conclude from the evaluation of the patched request: allow gives modify, approve gives approve, else block."""
     (first, answer, found), (second, again) = before, after
-    ruling = rule(flags_of(again, bundle.policies))
-    verdict: Verdict = {"allow": "modify", "approve": "approve"}.get(ruling.verdict, "block")  # type: ignore[assignment]  # a Literal out of a dict
-    code = {"modify": "modified", "approve": "approval_required"}.get(verdict, "patch_insufficient")
-    later = determining(ruling, again, bundle.policies)
-    reason = f"patched by {_names(found)}; the patched request: {_reason(ruling, again, later)}"
+    ending = conclude(found, again, bundle.policies)
     return Decision(
         request=request,
-        verdict=verdict,
+        verdict=ending.verdict,
         decided_by="policy",
-        reason_code=code,
-        reason=reason,
+        reason_code=ending.code,
+        reason=ending.reason,
         first=first,
         answer=answer,
-        determining=later if verdict == "approve" else found,
+        determining=ending.determining,
         enforced=second,
-        enforced_determining=later,
+        enforced_determining=ending.enforced_determining,
         errors=_union(answer.errors, again.errors),
-        action_hash=None if verdict == "block" else action_hash(request, second, bundle),
+        action_hash=None if ending.verdict == "block" else action_hash(request, second, bundle),
     )
+
+
+class Ending(NamedTuple):
+    """How a patched request ends."""
+
+    verdict: Verdict
+    code: str
+    reason: str
+    determining: tuple[str, ...]
+    enforced_determining: tuple[str, ...]
+
+
+def conclude(found: tuple[str, ...], again: Answer, policies: Mapping[str, PolicyInfo]) -> Ending:
+    """Return what follows from the second evaluation: allow gives modify, approve gives approve, else block.
+
+    Args:
+        found: policies whose patches were applied.
+        again: the answer to the patched request.
+        policies: of the bundle.
+    """
+    ruling = rule(flags_of(again, policies))
+    verdict: Verdict = {"allow": "modify", "approve": "approve"}.get(ruling.verdict, "block")  # type: ignore[assignment]  # a Literal out of a dict
+    code = {"modify": "modified", "approve": "approval_required"}.get(verdict, "patch_insufficient")
+    later = determining(ruling, again, policies)
+    reason = f"patched by {names_of(found)}; the patched request: {reason_of(ruling, again, later)}"
+    return Ending(verdict, code, reason, later if verdict == "approve" else found, later)
 
 
 def action_hash(request: Request, prepared: Prepared, bundle: Bundle) -> str:
@@ -293,26 +315,27 @@ def _union(one: tuple[PolicyFault, ...], two: tuple[PolicyFault, ...]) -> tuple[
     return tuple(sorted(set(one) | set(two), key=lambda fault: (fault.policy, fault.message)))
 
 
-def _reason(ruling: Ruling, answer: Answer, found: tuple[str, ...]) -> str:
+def reason_of(ruling: Ruling, answer: Answer, found: tuple[str, ...]) -> str:
+    """Return the reason of a ruling, in words. A fault without a message (columns have none) is named alone."""
     match ruling.code:
         case "cedar_no_decision":
             return f"cedar refused the request: {answer.cause}"
         case "policy_error":
             faults = {fault.policy: fault.message for fault in answer.errors}
-            return "; ".join(
-                f"forbid `{policy}` could not be evaluated: {faults[policy]}" for policy in found
-            )
+            said = {policy: f": {faults[policy]}" if faults[policy] else "" for policy in found}
+            return "; ".join(f"forbid `{policy}` could not be evaluated{said[policy]}" for policy in found)
         case "not_permitted":
             return "no permit policy is satisfied"
         case "permitted":
-            return f"permitted by {_names(found)}"
+            return f"permitted by {names_of(found)}"
         case "forbidden":
-            return f"forbidden by {_names(found)}"
+            return f"forbidden by {names_of(found)}"
         case "modified":
-            return f"needs the change of {_names(found)}"
+            return f"needs the change of {names_of(found)}"
         case _:
-            return f"needs the approval that {_names(found)} asks for"
+            return f"needs the approval that {names_of(found)} asks for"
 
 
-def _names(policies: tuple[str, ...]) -> str:
+def names_of(policies: tuple[str, ...]) -> str:
+    """Return policy ids as reasons quote them."""
     return ", ".join(f"`{policy}`" for policy in policies)

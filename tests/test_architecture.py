@@ -34,7 +34,9 @@ PURE = frozenset(
         ),
         *("patches", "limits", "context", "evidence", "lake", "sources"),
         # Parts that these were divided into, and what replay decides again with: the same code as the runtime.
-        *("cedar", "facts", "prepare", "record", "ruling", "values"),
+        *("cedar", "facts", "prepare", "record", "ruling", "values", "assembly", "chains"),
+        # What a tuner turns: thresholds in a policy's text.
+        *("tuning", "tunables", "literals"),
     }
 )
 """Modules of the runtime that the workbench may import. `sources` reads; nothing here executes or writes evidence."""

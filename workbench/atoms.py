@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import cedarpy
 from cedarpy import pst
 
+from workbench.columnar.policies import document_tree, filled
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -63,7 +65,7 @@ _atoms: dict[str, Atoms] = {}
 def atoms_of(bundle: Bundle) -> Atoms:
     """Take a bundle's policies apart; cached by policy hash."""
     if bundle.policy_hash not in _atoms:
-        _atoms[bundle.policy_hash] = _split(bundle.policy_set.to_pst())
+        _atoms[bundle.policy_hash] = _split(document_tree(bundle.document))
     return _atoms[bundle.policy_hash]
 
 
@@ -79,29 +81,7 @@ def _linked(policies: pst.PolicySet) -> Iterator[tuple[str, pst.Template]]:
     """Every policy that decides, by id, slots filled."""
     yield from policies.static_policies.items()
     for link in policies.template_links:
-        template = policies.templates[link.template_id]
-        yield (
-            link.new_id,
-            replace(
-                template,
-                principal=_fill(template.principal, link.values),
-                resource=_fill(template.resource, link.values),
-            ),
-        )
-
-
-def _fill(
-    scope: pst.PrincipalOrResourceConstraint, values: Mapping[pst.SlotName, pst.EntityUid]
-) -> pst.PrincipalOrResourceConstraint:
-    match scope:
-        case pst.ScopeEq(pst.Slot(name)):
-            return pst.ScopeEq(values[name])
-        case pst.ScopeIn(pst.Slot(name)):
-            return pst.ScopeIn(values[name])
-        case pst.ScopeIsIn(kind, pst.Slot(name)):
-            return pst.ScopeIsIn(kind, values[name])
-        case _:
-            return scope
+        yield link.new_id, filled(policies.templates[link.template_id], link.values)
 
 
 def _tree_of(policy: pst.Template, made: dict[str, pst.Template]) -> Node | Atom:

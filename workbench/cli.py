@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from runtime.errors import GovernanceError
+from workbench.bench.cli import app as bench
 from workbench.doctor import Finding, extra_of, installation, lake_findings
 from workbench.errors import WorkbenchError, need
 from workbench.shipped import shipped
@@ -52,6 +53,7 @@ app = typer.Typer(
 )
 datasets = typer.Typer(help="Build data sets of recorded decisions.", no_args_is_help=True)
 app.add_typer(datasets, name="datasets")
+app.add_typer(bench, name="bench")
 
 
 class DataSet(StrEnum):

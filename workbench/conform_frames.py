@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runtime.canonical import Json
+    from workbench.columnar import ColumnarAnswers
     from workbench.conform_cases import FileCase
 
 EngineName: TypeAlias = Literal["rows", "columnar"]
@@ -54,7 +55,8 @@ class Decided(NamedTuple):
 
     answers: list[Said]
     handed_over: Mapping[int, str]
-    """Position of each row that the columnar engine gave to the row engine, with the reason."""
+    """Position of each row that the columnar engine gave to the row engine, whole or some policies of it, with the
+    reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,16 @@ def _columnar(cases: Sequence[Case], handles: Handles) -> Decided:
     own = (i for i in range(len(cases)) if i not in found.handed_over)
     told = {i: found.answer(i) for i in own}
     answers = {i: Said(each.decision, each.reasons, each.errors) for i, each in told.items()}
-    return _handed_over(cases, handles, found.handed_over, answers)
+    decided = _handed_over(cases, handles, found.handed_over, answers)
+    return Decided(decided.answers, {**found.handed_over, **_asked(found)})
+
+
+def _asked(found: ColumnarAnswers) -> dict[int, str]:
+    """The rows that are decided in columns but for some policies, as hand-overs."""
+    return {
+        row: "; ".join(f"policy `{each}`: {found.policies_handed_over[each]}" for each in policies)
+        for row, policies in found.asked.items()
+    }
 
 
 def _handed_over(

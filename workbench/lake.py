@@ -28,7 +28,7 @@ from workbench.scan import scan
 from workbench.tracking import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from os import PathLike
 
@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 
     from runtime.bundle import Bundle
     from runtime.trace import Table
+    from workbench.executors import Executor
+    from workbench.redeciding import EngineName
     from workbench.replay import Replay
     from workbench.rows import Engine
+    from workbench.sweep import Given, Over, Sweep
 
 MIN_PREFIX = 4
 """Hex digits that a shortened bundle version needs."""
@@ -224,9 +227,8 @@ class Lake:
             `decisions`, one count a verdict (`allow`, `modify`, `approve`, `block`), `tools` (list, sorted). Shadow
             decisions are left out.
         """
-        verdicts = {
-            name: (pl.col("verdict") == name).sum() for name in ("allow", "modify", "approve", "block")
-        }
+        words = ("allow", "modify", "approve", "block")
+        verdicts = {name: pl.col("verdict").eq(name).sum() for name in words}
         uid = pl.format('{}::"{}"', "principal_type", "principal_id")
         rows = self.decisions.filter(pl.col("kind") != "shadow").group_by("tenant", "session_id")
         return rows.agg(
@@ -238,10 +240,10 @@ class Lake:
             tools=pl.col("tool").unique().sort(),
         ).sort("started_at", "tenant", "session_id")
 
-    def table(self, table: Table) -> pl.LazyFrame:
+    def table(self, table: Table, where: pl.Expr | None = None) -> pl.LazyFrame:
         """Return a table as it is now: declared columns, older schemas filled with nulls, one row a key.
 
-        Content-addressed tables come sorted by key. A table that was never written has no rows.
+        Content-addressed tables come sorted by key. A table that was never written has no rows. `where` picks rows.
         """
         empty = _empty(table)
         found = _table(self.store, table)
@@ -256,6 +258,7 @@ class Lake:
         # Delta has no empty partition value: it comes back as null.
         blank = [pl.col(name).fill_null("") for name in table.partition_by]
         frame = frame.select(columns).with_columns(blank)
+        frame = frame if where is None else frame.filter(where)
         return frame.unique(table.key, keep="any").sort(table.key) if table.content_addressed else frame
 
     def at(self, pins: Pins | Mapping[str, Any] | None = None) -> Lake:
@@ -285,12 +288,10 @@ class Lake:
             BundleNotFound: no version begins so, or several do; or the texts do not give that version.
             BundleError: the texts are no bundle that this release reads.
         """
-        versions = (
-            self.policies.select(pl.col("bundle_version").unique().sort()).collect().to_series().to_list()
-        )
-        fits = (
-            [known for known in versions if known.startswith(version)] if len(version) >= MIN_PREFIX else []
-        )
+        found = self.policies.select(pl.col("bundle_version").unique().sort()).collect()
+        versions = found.to_series().to_list()
+        enough = len(version) >= MIN_PREFIX
+        fits = [known for known in versions if enough and known.startswith(version)]
         if len(fits) != 1:
             known = ", ".join(each[:12] for each in fits or versions) or "none"
             what = f"{len(fits)} bundles begin with" if fits else "no bundle of"
@@ -317,7 +318,8 @@ class Lake:
         sources: Mapping[str, Any] | None = None,
         at: datetime | None = None,
         recompile: bool | None = None,
-        engine: Engine | None = None,
+        engine: EngineName | Engine = "auto",
+        executor: Executor = "local",
         on_rows: Callable[[int], object] | None = None,
     ) -> Replay:
         """Decide every recorded decision again; see `workbench.versions.replay_lake`."""
@@ -331,6 +333,34 @@ class Lake:
             sources=sources,
             at=at,
             recompile=recompile,
+            engine=engine,
+            executor=executor,
+            on_rows=on_rows,
+        )
+
+    def sweep(
+        self,
+        policy: Given | Sequence[Given],
+        over: Over | None = None,
+        *,
+        context: Given = "recorded",
+        limits: Given | None = None,
+        sources: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+        engine: EngineName | Engine = "auto",
+        on_rows: Callable[[int], object] | None = None,
+    ) -> Sweep:
+        """Count what many versions of a policy would decide; see `workbench.sweep.sweep_lake`."""
+        from workbench.sweep import sweep_lake  # noqa: PLC0415 - the sweep imports us
+
+        return sweep_lake(
+            self,
+            policy,
+            over,
+            context=context,
+            limits=limits,
+            sources=sources,
+            at=at,
             engine=engine,
             on_rows=on_rows,
         )

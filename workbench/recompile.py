@@ -7,7 +7,7 @@ quarantined, not answered with today's facts.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +43,20 @@ class Trouble(NamedTuple):
     """Of the facts, where it is about some."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What contexts are compiled again by. Picklable, if what is given is."""
+
+    spec: ContextSpec | None
+    given: Mapping[str, Any]
+    base: Path | None
+    at: datetime | None
+
+    def recompiler(self, known: Callable[[], Mapping[str, frozenset[str]]]) -> Recompiler:
+        """Return what compiles so; see `Recompiler`."""
+        return Recompiler(self.spec, self.given, self.base, known, at=self.at)
+
+
 class Recompiler:
     """Compiles contexts of recorded decisions from versioned sources."""
 
@@ -73,6 +87,11 @@ class Recompiler:
         self._versions: dict[tuple[str, str, int], str | None] = {}
         self._trouble: dict[str, Trouble] = {}
 
+    @property
+    def recipe(self) -> Recipe:
+        """What this compiles by."""
+        return Recipe(self.spec, self._given, self._base, self._at)
+
     def job(self, recorded: Recorded, bundle: Bundle) -> Job:
         """Return the job that decides a row over contexts compiled again."""
 
@@ -89,6 +108,29 @@ class Recompiler:
     def trouble(self, recorded: Recorded) -> Trouble | None:
         """Return the cause for quarantine if this row's facts could not be compiled again, else None."""
         return self._trouble.get(recorded.row["decision_id"])
+
+    def compiled(self, recorded: Recorded, own: ContextSpec) -> tuple[CompiledContext, Trouble | None]:
+        """Compile a row's context again.
+
+        Args:
+            recorded: the row.
+            own: the recorded spec, for where no other is given.
+
+        Returns:
+            The context, and why it cannot be used, if so.
+        """
+        request = recorded.request
+        resource = request.resource.resolve(request.args)
+        again = self._compile(recorded, request, resource, self.spec or own)
+        return again, self._trouble.pop(recorded.row["decision_id"], None)
+
+    def timeless(self, recorded: Recorded, tool: str, own: ContextSpec) -> bool:
+        """Whether the record alone says which versions to read, so that when the row was decided does not matter."""
+        if self._at is not None:
+            return True
+        facts = recorded.compiled.facts.values() if recorded.compiled else ()
+        known = {fact.source for fact in facts if fact.version is not None}
+        return {fact.source for fact in (self.spec or own).asked(tool)} <= known
 
     def problem(self, recorded: Recorded, own: ContextSpec) -> Trouble | None:
         """Check the second level of self-replay: the recorded spec gives the recorded bytes.

@@ -65,8 +65,12 @@ class Recorded:
         text = self.enforced_context_text
         return None if text is None else CompiledContext.from_content(text)
 
-    def damage(self) -> str | None:
-        """Return the cause for quarantine if what the row refers to is lost or altered, else None."""
+    def damage(self, *, addresses: bool = True) -> str | None:
+        """Return the cause for quarantine if what the row refers to is lost or altered, else None.
+
+        Args:
+            addresses: compare `args_hash`, too. Without it, altered arguments are found by their projection.
+        """
         row = self.row
         pairs = (
             (row["context_hash"], self.context_text),
@@ -77,7 +81,7 @@ class Recorded:
                 return "context_lost"
             if text is not None and sha256(text) != address:
                 return "context_corrupt"
-        if sha256(row["args"]) != row["args_hash"]:
+        if addresses and sha256(row["args"]) != row["args_hash"]:
             return "row_corrupt"
         return None
 
@@ -130,12 +134,24 @@ def recorded_facts(
         recorded: Recorded, request: Request, resource: EntityUid
     ) -> tuple[CompiledContext, tuple[str, ...]]:
         compiled = _facts_for(recorded, request, resource, bundle.spec)
-        if recorded.row["policy_hash"] == bundle.policy_hash and compiled is recorded.compiled:
+        as_then = compiled is recorded.compiled or compiled is recorded.enforced_compiled
+        if recorded.row["policy_hash"] == bundle.policy_hash and as_then:
             return compiled, ()  # what this policy could read was asked then, by definition
         usable = _declared(compiled, request, resource, bundle)
         return usable, tuple(_missing(usable, request, resource, bundle))
 
     return answer
+
+
+def missing_names(
+    compiled: CompiledContext, request: Request, resource: EntityUid, bundle: Bundle
+) -> tuple[str, ...]:
+    """Return what a candidate may read and the record did not ask for.
+
+    It hangs on which facts were asked for and what they cover, on the tool, and on the types of principal and
+    resource; on no value.
+    """
+    return tuple(_missing(_declared(compiled, request, resource, bundle), request, resource, bundle))
 
 
 def _facts_for(
@@ -148,7 +164,8 @@ def _facts_for(
     if args == recorded.row["enforced_args"] and recorded.enforced_compiled is not None:
         return recorded.enforced_compiled
     base = recorded.compiled or CompiledContext.of((), spec.hash)
-    return CompiledContext.of(_still_valid(base, request, resource, spec), base.spec_hash)
+    valid = list(_still_valid(base, request, resource, spec))
+    return base if len(valid) == len(base.facts) else CompiledContext.of(valid, base.spec_hash)
 
 
 def _still_valid(
@@ -157,7 +174,9 @@ def _still_valid(
     declared = {fact.name: fact for fact in spec.facts}
     for fact in compiled.facts.values():
         known = declared.get(fact.name)
-        if known is not None and _key_or_none(known, request, resource) == fact.key:
+        if known is None:
+            continue
+        if fact.status == "not_asked" or _key_or_none(known, request, resource) == fact.key:
             yield fact
 
 
@@ -180,7 +199,8 @@ def _has_place(fact: Fact, request: Request, resource: EntityUid, bundle: Bundle
     if fact.into == "context":
         return fact.name in bundle.schema.actions[request.tool].context.attrs
     declared = _entity_attrs(fact.into, request, resource, bundle)
-    return isinstance(fact.value, dict) and set(fact.value) <= set(declared)
+    value = fact.value if isinstance(fact.value, dict) else {}  # asked, and nothing was there: that is known
+    return set(value) <= set(declared)
 
 
 def _missing(

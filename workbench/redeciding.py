@@ -6,8 +6,11 @@ only by a cause of `CAUSES`, and that cause is its result.
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import polars as pl
 
@@ -15,29 +18,45 @@ from runtime.canonical import canonical
 from runtime.policy import Decision
 from runtime.record import decision_row, moment_of
 from workbench.effects import EFFECTS, now_of, then_of
+from workbench.executors import ahead, is_local
+from workbench.history.caching import contexts_of
+from workbench.history.records import ADDRESSES, MORE, Records, with_contexts
+from workbench.history.results import ENGINE as COLUMNAR
+from workbench.history.run import ColumnarRun
 from workbench.progress import progress
 from workbench.recorded import Recorded, prepare_recorded, recorded_facts
 from workbench.replay import FRAME, Replay, how
 from workbench.rows import Job, RowEngine, Undecided
+from workbench.spill import Spill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from runtime.bundle import Bundle
     from runtime.policy import Prepared
+    from workbench.executors import Executor
     from workbench.lake import Lake
     from workbench.recompile import Recompiler
     from workbench.rows import Engine
 
+EngineName = Literal["auto", "columnar", "rows"]
+"""`auto` columns where they pay, and Cedar itself for what columns do not take; `columnar` columns or an error;
+`rows` Cedar itself for every row."""
+
 CHUNK = 1_000
-"""Rows decided at a time, a second or less; bounds memory, and is how often progress is told."""
+"""Rows that Cedar decides at a time, a second or less; bounds memory, and is how often progress is told."""
+
+COLUMNS_PAY = 5_000
+"""Decisions below which `auto` asks Cedar for every row: compiling costs about what deciding them does."""
 
 _COMPARED = (
     "verdict", "decided_by", "reason_code", "cedar_decision", "determining", "enforced_determining", "cedar_reasons",
-    "errors", "enforced_args", "action_hash", "projection", "slice_hash", "enforced_slice_hash", "resource_type",
-    "resource_id",
+    "errors", "enforced_args", "projection", "resource_type", "resource_id",
 )  # fmt: skip
 """What a decision must reproduce to be decidable."""
+
+_ADDRESSES = ("action_hash", "slice_hash", "enforced_slice_hash")
+"""What it must reproduce besides where the bytes are asked for (the second level), because all of it follows."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,11 @@ class _Plan:
     """Compiles contexts again; None: as recorded."""
     verify: Recompiler | None
     """Checks the second level of self-replay; None: not asked."""
+
+    @property
+    def again(self) -> bool:
+        """Whether anything is to be decided otherwise than it was recorded."""
+        return any(axis is not None for axis in (self.candidate, self.recompiler, self.limits_of))
 
     def bundle_for(self, own: Bundle) -> Bundle:
         """The effective bundle for a row: each axis as recorded unless given."""
@@ -97,7 +121,8 @@ def run_replay(
     recompiler: Recompiler | None,
     verify: Recompiler | None,
     labels: tuple[tuple[str, str], str],
-    engine: Engine | None = None,
+    engine: EngineName | Engine = "auto",
+    executor: Executor = "local",
     on_rows: Callable[[int], object] | None = None,
 ) -> Replay:
     """Decide every recorded decision again.
@@ -109,53 +134,96 @@ def run_replay(
         recompiler: compiles contexts again; None: contexts as recorded.
         verify: compiles the recorded spec at the recorded versions, for the second level; None: not asked.
         labels: ((policy name, version), context) as shown.
-        engine: default the row engine.
+        engine: see `EngineName`; an `Engine` decides row by row.
+        executor: see `workbench.executors.Executor`.
         on_rows: told how many rows a chunk had; None: a progress bar, where somebody may look.
 
-    Cost: the self-replay and the candidate's, at the engine's speed; memory O(CHUNK) beside the result.
+    Raises:
+        UnsupportedPolicy: `columnar` is demanded, and some row cannot be decided so; names the reason.
+        MissingExtra: Ray is asked for, and not installed.
+        ReplayFailure: Ray is asked for, and fails.
+
+    Cost: the self-replay and the candidate's, at the engine's speed; memory O(chunk) beside the result.
     """
-    plan = _Plan(lake, engine or RowEngine(), candidate, limits_of, recompiler, verify)
-    records, frames = _recorded(lake), []
-    with progress(records.height, f"replaying {how(*labels)}", on_rows) as advance:
-        for chunk in records.iter_slices(CHUNK):
-            rows = [_row(record, lake) for record in chunk.iter_rows(named=True)]
-            _self_replay(rows, plan)
-            if candidate is not None or recompiler is not None or limits_of is not None:
-                _decide_again(rows, plan)
-            frames.append(pl.DataFrame([_out(row, plan) for row in rows], schema=dict(FRAME)))
-            advance(len(rows))
-    table = pl.concat(frames) if frames else pl.DataFrame(schema=dict(FRAME))
-    return Replay(lake, labels[0], labels[1], table, plan.engine.name)
+    total = Records(lake).count()
+    chosen = chosen_engine(engine, total)
+    rows = RowEngine() if isinstance(chosen, str) else chosen
+    plan = _Plan(lake, rows, candidate, limits_of, recompiler, verify)
+    decided = _here(plan, chosen) if is_local(executor) else _there(executor, plan, chosen)
+    found, over = Spill(FRAME, total), Counter[str]()
+    with closing(decided), progress(total, f"replaying {how(*labels)}", on_rows) as advance:
+        for part in decided:
+            found.add(part)
+            over.update(part["handed_over"].drop_nulls().to_list())
+            advance(part.height)
+    name = f"{COLUMNAR} with {rows.name}" if in_columns(chosen) else rows.name
+    return Replay(lake, labels[0], labels[1], found.frame(), name, dict(over), found.files)
 
 
-def _recorded(lake: Lake) -> pl.DataFrame:
-    """Return recorded decisions with the texts of their contexts and how they ended, in order."""
-    ended = (
-        lake.outcomes.filter(pl.col("kind") == "execution")
-        .sort("writer", "position")
-        .group_by("decision_id")
-        .agg(pl.col("status").last().alias("execution_status"))
-    )
-    decisions = lake.decisions.filter(pl.col("kind") != "shadow").sort("writer", "position")
-    contexts = lake.contexts.select("context_hash", "context")
-    return (
-        decisions.join(ended, on="decision_id", how="left", maintain_order="left")
-        .join(contexts, on="context_hash", how="left", maintain_order="left")
-        .join(
-            contexts.rename({"context_hash": "enforced_context_hash", "context": "enforced_context"}),
-            on="enforced_context_hash",
-            how="left",
-            maintain_order="left",
-        )
-        .collect()
-    )
+def in_columns(chosen: EngineName | Engine) -> bool:
+    """Whether columns decide, and Cedar only what they do not take."""
+    return chosen in ("auto", "columnar")
 
 
-def _row(record: dict[str, Any], lake: Lake) -> _Row:
+def decider(plan: _Plan, chosen: EngineName | Engine) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Return what decides records; in columns it first takes all contexts of `plan.lake` apart."""
+    if in_columns(chosen):
+        return _columnar(plan, strict=chosen == "columnar").chunk
+    return partial(_by_rows, plan)
+
+
+def _here(plan: _Plan, chosen: EngineName | Engine) -> Generator[pl.DataFrame, None, None]:
+    decide = decider(plan, chosen)
+    for chunk in ahead(Records(plan.lake).chunks(_columns(plan, chosen))):
+        for part in [chunk] if in_columns(chosen) else chunk.iter_slices(CHUNK):
+            yield decide(part)
+
+
+def _there(
+    executor: Executor, plan: _Plan, chosen: EngineName | Engine
+) -> Generator[pl.DataFrame, None, None]:
+    from workbench.portable import decided_on  # noqa: PLC0415 - it imports us
+
+    return decided_on(executor, plan, chosen)
+
+
+def _columns(plan: _Plan, chosen: EngineName | Engine) -> Sequence[str]:
+    """Columns to read beside those that columns are decided from."""
+    if not in_columns(chosen):
+        return MORE
+    return () if plan.verify is None else ADDRESSES
+
+
+def chosen_engine(engine: EngineName | Engine, rows: int) -> EngineName | Engine:
+    """Return the engine for a lake of so many decisions; `auto` stays only where columns pay."""
+    if isinstance(engine, str) and engine not in get_args(EngineName):
+        raise ValueError(f"`engine` must be one of {', '.join(get_args(EngineName))}, got {engine!r}")
+    return "rows" if engine == "auto" and rows < COLUMNS_PAY else engine
+
+
+def _columnar(plan: _Plan, *, strict: bool) -> ColumnarRun:
+    find, by_rows = plan.lake.find_bundle, partial(_by_rows, plan)
+    return ColumnarRun(find, plan, contexts_of(plan.lake), by_rows, plan.lake, strict=strict)
+
+
+def _by_rows(plan: _Plan, records: pl.DataFrame) -> pl.DataFrame:
+    """Decide records one by one, with Cedar itself."""
+    frames = []
+    whole = with_contexts(Records(plan.lake).whole(records), plan.lake)
+    for chunk in whole.iter_slices(CHUNK):
+        rows = [_row(record, plan) for record in chunk.iter_rows(named=True)]
+        _self_replay(rows, plan)
+        if plan.again:
+            _decide_again(rows, plan)
+        frames.append(pl.DataFrame([_out(row, plan) for row in rows], schema=dict(FRAME)))
+    return pl.concat(frames)
+
+
+def _row(record: dict[str, Any], plan: _Plan) -> _Row:
     recorded = Recorded(record, record["context"], record["enforced_context"])
     then = then_of(record["verdict"], record["kind"], record["execution_status"])
-    own = lake.find_bundle(record["bundle_version"])
-    row = _Row(recorded, own, then, cause=recorded.damage())
+    own = plan.lake.find_bundle(record["bundle_version"])
+    row = _Row(recorded, own, then, cause=recorded.damage(addresses=plan.verify is not None))
     if own is None:
         row.cause = "policy_lost"
     elif row.cause is None:
@@ -165,10 +233,12 @@ def _row(record: dict[str, Any], lake: Lake) -> _Row:
 
 def _unreadable(recorded: Recorded) -> str | None:
     try:
-        _ = recorded.request, recorded.compiled, recorded.enforced_compiled
+        request = recorded.request
+        _ = recorded.compiled, recorded.enforced_compiled
     except (ValueError, KeyError, TypeError):
         return "row_unreadable"
-    return None
+    whole = isinstance(request.args, dict) and isinstance(request.session_state.get("calls", 0), int)
+    return None if whole else "row_unreadable"
 
 
 def _self_replay(rows: Sequence[_Row], plan: _Plan) -> None:
@@ -177,7 +247,8 @@ def _self_replay(rows: Sequence[_Row], plan: _Plan) -> None:
     jobs = [_recorded_job(row, _own(row)) for row in alive]
     for row, result in zip(alive, plan.engine.run(jobs), strict=True):
         row.result = result
-        row.decidable = isinstance(result, Decision) and _reproduces(row, result)
+        compared = _COMPARED if plan.verify is None else (*_COMPARED, *_ADDRESSES)
+        row.decidable = isinstance(result, Decision) and _reproduces(row, result, compared)
         if not row.decidable:
             row.cause = "not_reproduced"
         elif plan.verify is not None:
@@ -221,10 +292,10 @@ def _recorded_job(row: _Row, bundle: Bundle) -> Job:
     return Job(row.recorded.request, bundle, prepared)
 
 
-def _reproduces(row: _Row, decision: Decision) -> bool:
-    """Whether the decision is the recorded one in everything a decision rests on."""
+def _reproduces(row: _Row, decision: Decision, compared: Sequence[str]) -> bool:
+    """Whether the decision is the recorded one in these columns."""
     found = _as_row(row, decision)
-    return all(_same(found.get(name), row.recorded.row[name]) for name in _COMPARED)
+    return all(_same(found.get(name), row.recorded.row[name]) for name in compared)
 
 
 def _as_row(row: _Row, decision: Decision) -> dict[str, Any]:
@@ -289,7 +360,6 @@ def _result_columns(row: _Row) -> dict[str, Any]:
         "determining": list(decision.determining),
         "errors": [{"policy": f.policy, "message": f.message} for f in decision.errors],
         "enforced_args": None if args is None else canonical(dict(args)),
-        "action_hash": decision.action_hash,
         "effect": EFFECTS[row.then, now],  # type: ignore[index]  # both are of the closed vocabularies
         "verdict_changed": decision.verdict != record["verdict"],
     }

@@ -6,7 +6,8 @@ denominator.
 
 Self-replay comes first, on two levels counted apart. *Decidable*: what the row refers to re-hashes to its address
 and gives the recorded verdict, policies and errors. *Recompilable*: the recorded spec over the recorded source
-versions gives the same context, byte for byte. Policy replay needs the first, context replay both.
+versions gives the same context, byte for byte; where it is asked, the addresses of the entities and of the action are
+checked as well. Policy replay needs the first, context replay both.
 
 Axes: policies (with schema and links) from `policy=`, facts from `context=`, budgets from `limits=`; each as recorded
 unless given.
@@ -14,21 +15,20 @@ unless given.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from runtime.canonical import content_hash, new_id
+from runtime.canonical import new_id
 from runtime.trace import SCHEMA_VERSION
+from workbench.digests import Sum, sum_of
 from workbench.texts import count, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runtime.canonical import Json
     from workbench.lake import Lake
 
 RECORDED = "recorded"
@@ -57,13 +57,21 @@ FRAME: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "recorded_determining": pl.List(pl.String),
     "status": pl.String, "cause": pl.String, "missing": pl.List(pl.String),
     "verdict": pl.String, "decided_by": pl.String, "reason_code": pl.String, "reason": pl.String,
-    "determining": pl.List(pl.String), "errors": _FAULTS, "enforced_args": pl.String, "action_hash": pl.String,
+    "determining": pl.List(pl.String), "errors": _FAULTS, "enforced_args": pl.String,
     "engine": pl.String, "then": pl.String, "effect": pl.String, "verdict_changed": pl.Boolean,
-    "decidable": pl.Boolean, "recompilable": pl.Boolean,
+    "decidable": pl.Boolean, "recompilable": pl.Boolean, "handed_over": pl.String,
 }  # fmt: skip
 """Columns of `Replay.frame`. `verdict` and what follows it are null unless `status` is `decided`; `missing`
 names what an undecided row lacks, and the source that a quarantined one could not be compiled from; `recompilable` is
-null where it was not asked."""
+null where it was not asked. `handed_over` says why a row was left to Cedar by the columnar engine; null: it was not.
+`errors.message` is null where columns decided."""
+
+
+_DIGESTED = (
+    "decision_id", "status", "cause", "missing", "verdict", "reason_code", "determining", "effect", "decided_by",
+    pl.col("errors").list.eval(pl.element().struct.field("policy")), "enforced_args",
+)  # fmt: skip
+"""What `Replay.digest` covers; messages of errors are the engine's own."""
 
 
 def how(policy: tuple[str, str], context: str) -> str:
@@ -100,14 +108,20 @@ class Replay:
     """Name and version of the policies; `("as recorded", "recorded")` for a self-replay."""
     context: str
     """`recorded`, or which spec the contexts were compiled again with."""
-    rows: pl.DataFrame = field(repr=False)
+    frame: pl.LazyFrame = field(repr=False)
+    """One row a recorded decision, ordered by (writer, position); columns as in `FRAME`. In memory, or above
+    `workbench.spill.IN_MEMORY` decisions in files that go with this replay."""
     engine: str
+    handed_over: Mapping[str, int] = field(default_factory=dict)
+    """Rows that columns handed over to Cedar, by reason."""
+    files: object = field(default=None, repr=False)
+    """Keeps the files, if there are any."""
     id: str = field(default_factory=new_id)
 
     @property
-    def frame(self) -> pl.LazyFrame:
-        """One row a recorded decision, ordered by (writer, position); columns as in `FRAME`. In memory."""
-        return self.rows.lazy()
+    def rows(self) -> pl.DataFrame:
+        """All rows of `frame`, collected: some 700 bytes each."""
+        return self.frame.collect()
 
     @cached_property
     def pins(self) -> dict[str, Any]:
@@ -122,16 +136,30 @@ class Replay:
 
     def counts(self) -> dict[str, int]:
         """Return rows by status, by cause, and those that recompile; all plain numbers."""
-        statuses = Counter(self.rows["status"].to_list())
-        causes = Counter(cause for cause in self.rows["cause"].to_list() if cause is not None)
+        return dict(self._counts)
+
+    def _counted(self) -> dict[str, int]:
+        recompilable = pl.col("recompilable").fill_null(value=False).sum()
+        totals = self.frame.select(
+            decisions=pl.len(),
+            **{
+                f"decisions_{s}": (pl.col("status") == s).sum()
+                for s in ("decided", "undecided", "quarantined")
+            },
+            decidable=pl.col("decidable").sum(),
+            recompilable=recompilable,
+            not_recompilable=(~pl.col("recompilable")).fill_null(value=False).sum(),
+        )
+        causes = self.frame.drop_nulls("cause").group_by("cause").len().sort("cause")
+        counted, caused = pl.collect_all([totals, causes], engine="streaming")
         return {
-            "decisions": self.rows.height,
-            **{f"decisions_{status}": statuses[status] for status in ("decided", "undecided", "quarantined")},
-            "decidable": int(self.rows["decidable"].sum()),
-            "recompilable": int(self.rows["recompilable"].fill_null(value=False).sum()),
-            "not_recompilable": int((~self.rows["recompilable"]).fill_null(value=False).sum()),
-            **{f"cause_{cause}": n for cause, n in sorted(causes.items())},
+            **{name: int(number) for name, number in counted.row(0, named=True).items()},
+            **{f"cause_{cause}": n for cause, n in caused.iter_rows()},
         }
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return self._counted()
 
     @property
     def headline(self) -> str:
@@ -145,25 +173,21 @@ class Replay:
         )
         if again := counts["not_recompilable"]:
             said += f"; {count(again, 'recorded context')} could not be compiled again"
-        return "; ".join(filter(None, (said, left_out(self.lake.held_back))))
+        return "; ".join(filter(None, (said, self._by_cedar(), left_out(self.lake.held_back))))
+
+    def _by_cedar(self) -> str:
+        """How many rows columns left to Cedar, and why most of them."""
+        if not self.handed_over:
+            return ""
+        why, most = max(self.handed_over.items(), key=lambda item: item[1])
+        return f"{count(sum(self.handed_over.values()), 'row')} left to Cedar, {most:,} because of {why}"
 
     def digest(self) -> str:
-        """Return a digest of what was decided and would be run, independent of row order. O(rows)."""
-        columns = (
-            "decision_id",
-            "status",
-            "cause",
-            "missing",
-            "verdict",
-            "reason_code",
-            "determining",
-            "effect",
-            "decided_by",
-            "errors",
-            "enforced_args",
-        )
-        rows: list[Json] = [content_hash(list(row)) for row in self.rows.select(columns).iter_rows()]
-        return content_hash(sorted(rows, key=str))
+        """Return a digest of what was decided and would be run, independent of row order and engine. O(rows)."""
+        total = Sum()
+        for rows in self.frame.select(_DIGESTED).collect_batches(maintain_order=False):
+            total += sum_of(rows)
+        return total.digest
 
     def __repr__(self) -> str:
         return f"<Replay {self.headline}>"

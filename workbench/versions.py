@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from os import PathLike
 
+    from workbench.executors import Executor
     from workbench.lake import Lake
+    from workbench.redeciding import EngineName
     from workbench.replay import Replay
     from workbench.rows import Engine
 
@@ -40,7 +42,8 @@ def replay_lake(
     sources: Mapping[str, Any] | None = None,
     at: datetime | None = None,
     recompile: bool | None = None,
-    engine: Engine | None = None,
+    engine: EngineName | Engine = "auto",
+    executor: Executor = "local",
     on_rows: Callable[[int], object] | None = None,
 ) -> Replay:
     """Decide every recorded decision again. Nothing is executed.
@@ -54,14 +57,16 @@ def replay_lake(
         at: compile facts as they were at this time, instead of when each decision was made.
         recompile: check that the recorded spec over the recorded versions gives the recorded contexts, too; None: in
             a self-replay, and where contexts are compiled again, which rests on it.
-        engine: default the row engine.
+        engine: `auto` decides in columns where that pays, `columnar` demands it, `rows` asks Cedar for every row.
+        executor: `local` decides in this process, `ray` on Ray, or a Ray cluster; see `workbench.executors.Executor`.
         on_rows: told how many rows were decided, now and then; None: a progress bar in a terminal and in a notebook,
             if it takes more than a second.
 
     Raises:
         BundleError: a bundle or spec cannot be used; names file and line.
         BundleNotFound: no such version in the lake.
-        ReplayFailure: a source of facts is not where it is said to be, or nobody says where it is.
+        ReplayFailure: a source of facts is not where it is said to be, or nobody says where it is; or Ray fails.
+        MissingExtra: Ray is asked for, and not installed.
     """
     candidate = None if policy is None else _bundle(lake, policy)
     limits_of = None if limits is None else _bundle(lake, limits)
@@ -85,6 +90,7 @@ def replay_lake(
             _context_label(spec, context, at) + (f", limits of {limits_of.name}" if limits_of else ""),
         ),
         engine=engine,
+        executor=executor,
         on_rows=on_rows,
     )
 

@@ -350,3 +350,17 @@ def test_uids_are_read_with_cedars_escapes() -> None:
     for text in ("", "A", "A::x", 'A::"x"B::"y"', 'A::"x",,B::"y"', '::"x"'):
         with pytest.raises(ValueError, match="no entity uid"):
             parse_uids(text)
+
+
+def test_a_chain_of_any_length_can_be_decided() -> None:
+    for op in ("||", "&&"):
+        condition = f" {op} ".join(f"context.args.n == {number}" for number in range(400))
+        schema = "entity U; entity D; action a appliesTo {principal: [U], resource: [D], context: {args: {n: Long}}};"
+        policy = f'@id("long") permit (principal, action, resource) when {{ {condition} }};'
+        bundle = bundle_from_files({"schema.cedarschema": schema, "long.cedar": policy}, "long")
+        case = {
+            "principal": 'U::"u"', "action": 'Action::"a"', "resource": 'D::"d"',
+            "context": {"args": {"n": 399}},
+        }  # fmt: skip
+        found = cedarpy.is_authorized(case, bundle.policy_set, "[]")
+        assert found.allowed == (op == "||")

@@ -239,7 +239,7 @@ def test_a_mistake_is_told_with_file_line_policy_and_way_out(name: str) -> None:
 
 
 def test_annotations_of_ones_own_are_allowed() -> None:
-    kept = ('@note("x")', '@title("x")', '@reason("x")', '@jira("ABC-1")', '@tune("t")', '@severity("high")')
+    kept = ('@note("x")', '@title("x")', '@reason("x")', '@jira("ABC-1")', '@owner("t")', '@severity("high")')
     text = OK + '@id("own")\n' + "\n".join(kept) + FORBID
     loaded = bundle_from_files({"p.cedar": text, "schema.cedarschema": SCHEMA}, "b")
     assert len(loaded.policies["own"].annotations) == 7

@@ -130,3 +130,9 @@ def test_a_decimal_that_no_json_number_holds_is_refused_not_rounded() -> None:
         plain({"__extn": {"fn": "decimal", "arg": "922337203685477.5807"}})
     assert caught.value.code == "patch_invalid"
     assert plain({"__extn": {"fn": "decimal", "arg": "12.3400"}}) == 12.34
+
+
+def test_a_fraction_beside_an_integer_that_no_double_holds_is_no_change_to_make() -> None:
+    with pytest.raises(PatchError, match="has no canonical result") as found:
+        merge({"amount": 2**62}, [("half", {"rate": 0.5})], {})
+    assert found.value.code == "patch_invalid"

@@ -406,7 +406,7 @@ class FakeColumnar(ModuleType):
                 answers[i] = Said("Allow", ("policy9",), ())
         for i in self.handed_over:
             answers[i] = Said("Deny", ("nobody asks for this",), ())
-        return SimpleNamespace(answer=answers.__getitem__, handed_over=self.handed_over)
+        return SimpleNamespace(answer=answers.__getitem__, handed_over=self.handed_over, asked={})
 
 
 @pytest.fixture
@@ -591,6 +591,20 @@ def test_published_cases(shared_data: Path, name: str) -> None:
     report = conform(shared_data / "cedar_cases" / f"{name}.parquet", multiply=100)
     assert report.agrees, list(report.lines())
     assert report.cases == report.decided > 0
+
+
+def test_a_policy_asked_of_cedar_counts_as_handed_over(tmp_path: Path) -> None:
+    """More types of one expression than the compiler keeps apart: right, but not decided in columns."""
+    shapes = [f"{{k{n}: 1, w: {n}}}" for n in range(128)]
+    while len(shapes) > 1:
+        pairs = zip(shapes[::2], shapes[1::2], strict=True)
+        shapes = [f"(if resource.weight < {len(shapes)} then {a} else {b})" for a, b in pairs]
+    policies = POLICIES + f"permit(principal, action, resource) when {{ {shapes[0]}.w > 100 }};"
+    report = run(tmp_path, [{**row, "policies": policies} for row in post_office()])
+    assert report.agrees, list(report.lines())
+    assert report.columnar_share == 0
+    (reason,) = report.hand_overs
+    assert reason.startswith("policy `policy4`: alternatives: more than 64 possible types")
 
 
 @pytest.mark.slow

@@ -318,7 +318,7 @@ def test_a_share_that_is_not_all_is_not_rounded_to_all(lake: Lake) -> None:
     rows = rows.with_columns(
         status=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("undecided")).otherwise("status")
     )
-    assert replace(replay, rows=rows).headline.startswith("> 99.9 % of 4,500 decisions")
+    assert replace(replay, frame=rows.lazy()).headline.startswith("> 99.9 % of 4,500 decisions")
 
 
 def test_new_rows_do_not_move_a_pin(lake: Lake, tmp_path: Path) -> None:

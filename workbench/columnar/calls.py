@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workbench.columnar.extension_text import CONSTRUCTORS, READERS, NotAValue, ip_text
-from workbench.columnar.nodes import TRUE, Node, and_, apply, is_constant, literal, not_, or_, value_of
+from workbench.columnar.extension_text import CONSTRUCTORS, ip_text
+from workbench.columnar.nodes import TRUE, Node, and_, apply, equal, literal, not_, or_
 from workbench.columnar.operations import DAY, MIN
+from workbench.columnar.reading import UNREADABLE
 from workbench.columnar.values import (
     Alternative,
     Pair,
     Scalar,
     ScalarKind,
-    Unsupported,
-    Value,
     expect,
     normal,
     scalar,
@@ -186,27 +185,17 @@ def _parts(pattern: tuple[pst.PatternElem, ...]) -> tuple[str | None, ...]:
 
 
 def constructed(op: str, arg: Pair) -> Pair:
-    """`decimal("…")`, `ip("…")`, `datetime("…")`, `duration("…")`, of constants and choices between constants.
-
-    Raises:
-        Unsupported: the text is in a column.
-    """
+    """`decimal("…")`, `ip("…")`, `datetime("…")`, `duration("…")`, of any text; an error where it cannot be read."""
     kind = CONSTRUCTORS[op]
     texts = split(arg, lambda data: isinstance(data, Scalar) and data.kind == "string")
-    if not texts.value:
-        return NEVER
     found: list[Alternative] = []
     wrong: list[Node] = []
     for each in texts.value:
         assert isinstance(each.data, Scalar)  # noqa: S101 - asked for
-        if not is_constant(each.data.node):
-            raise Unsupported(f"`{op}` of a text that is not a constant", op)
-        try:
-            payload = READERS[kind](value_of(each.data.node))
-        except NotAValue:
-            wrong.append(each.guard)
-            continue
-        node = literal(payload, "text" if kind == "ipaddr" else "long")
-        found.append(Alternative(each.guard, Scalar(kind, node)))
-    value: Value = normal(found)
-    return Pair(value, or_(texts.error, *wrong)) if found else NEVER
+        text = apply("read", each.data.node, param=kind)
+        unreadable = equal(text, literal(UNREADABLE, "text"))
+        wrong.append(and_(each.guard, unreadable))
+        if unreadable is not TRUE:
+            payload = text if kind == "ipaddr" else apply("number", text)
+            found.append(Alternative(each.guard, Scalar(kind, payload)))
+    return Pair(normal(found), or_(texts.error, *wrong)) if found else NEVER

@@ -7,7 +7,6 @@ of other actions cost nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -15,6 +14,7 @@ import polars as pl
 from workbench.columnar.compiler import Compiler
 from workbench.columnar.layouts import Columns, store, view
 from workbench.columnar.lowering import lower
+from workbench.columnar.masks import WORD, masks
 from workbench.columnar.nodes import FALSE, Node, column, literal
 from workbench.columnar.values import RecordData, Unsupported, total
 
@@ -31,8 +31,18 @@ if TYPE_CHECKING:
     from workbench.columnar.values import Value
     from workbench.columnar.world import World
 
-WORD = 64
-"""Policies in one mask."""
+
+__all__ = [
+    "WORD",
+    "Frame",
+    "Group",
+    "GroupKey",
+    "Kernel",
+    "compile_group",
+    "frame_of",
+    "masks",
+    "with_literals",
+]
 
 
 class GroupKey(NamedTuple):
@@ -97,7 +107,17 @@ def compile_group(
         policies: in the order of the masks.
         world: entity tables.
     """
-    variables = _variables(key, context, world)
+    return kernel_of(_variables(key, context, world), policies, world)
+
+
+def kernel_of(variables: Mapping[pst.VarName, Value], policies: Sequence[Policy], world: World) -> Kernel:
+    """Compile policies over what the variables stand for.
+
+    Args:
+        variables: `principal`, `action`, `resource` and `context`.
+        policies: in the order of the masks.
+        world: entity tables.
+    """
     outputs: dict[str, Node] = {}
     refused: dict[int, Unsupported] = {}
     for number, policy in enumerate(policies):
@@ -130,39 +150,6 @@ def _variables(key: GroupKey, context: Mapping[str, Layout], world: World) -> di
         "resource": total(world.entity(key.resource_type, index("resource"))),
         "context": total(RecordData(members)),
     }
-
-
-def masks(kernel: Kernel, frame: pl.DataFrame, count: int) -> pl.DataFrame:
-    """Run a kernel.
-
-    Returns:
-        One row a row of the frame: `satisfied_<w>`, `errored_<w>` (UInt64, bit n of word w is policy 64 w + n), and
-        `refused` (UInt64, number of a policy in scope that was not compiled, plus one; 0: none).
-    """
-    flags = kernel.plan.collect(frame) if kernel.plan.outputs else pl.DataFrame(height=frame.height)
-    names = set(flags.columns)
-    words = range((count + WORD - 1) // WORD)
-    packed = [_word(names, kind, word, title) for kind, title in _KINDS for word in words]
-    refused = [pl.when(f"u{n}").then(n + 1) for n in kernel.refused if f"u{n}" in names]
-    first = pl.coalesce(*refused, pl.lit(0)) if refused else pl.lit(0)
-    return flags.with_columns(*packed, first.cast(pl.UInt64).alias("refused")).select(
-        *(f"{title}_{word}" for _, title in _KINDS for word in words), "refused"
-    )
-
-
-_KINDS = (("s", "satisfied"), ("e", "errored"))
-
-
-def _word(names: set[str], kind: str, word: int, title: str) -> pl.Expr:
-    bits = [
-        pl.when(f"{kind}{word * WORD + bit}")
-        .then(pl.lit(1 << bit, pl.UInt64))
-        .otherwise(pl.lit(0, pl.UInt64))
-        for bit in range(WORD)
-        if f"{kind}{word * WORD + bit}" in names
-    ]
-    total_ = reduce(lambda a, b: a | b, bits) if bits else pl.lit(0, pl.UInt64)
-    return total_.alias(f"{title}_{word}")
 
 
 def with_literals(frame: pl.DataFrame, views: Sequence[View], literals: Mapping[str, Ref]) -> pl.DataFrame:

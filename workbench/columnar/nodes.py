@@ -9,6 +9,7 @@ null where its row has no value there, which `nullable` says.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakValueDictionary
@@ -16,7 +17,7 @@ from weakref import WeakValueDictionary
 from workbench.columnar.operations import OPERATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
 DType: TypeAlias = Literal["bool", "long", "text", "code", "list"]
 """What a node's column holds; `code` is an unsigned 32-bit index, `list` says no more than that."""
@@ -38,7 +39,8 @@ class Node:
 _known: WeakValueDictionary[tuple[Hashable, ...], Node] = WeakValueDictionary()
 
 
-def _intern(op: str, args: tuple[Node, ...], param: Hashable, dtype: DType, *, nullable: bool) -> Node:
+def made(op: str, args: tuple[Node, ...], param: Hashable, dtype: DType, *, nullable: bool) -> Node:
+    """An operation as it stands, nothing folded: for what the table of operations does not hold."""
     key = (op, tuple(id(arg) for arg in args), type(param), param, dtype, nullable)
     found = _known.get(key)
     if found is None:
@@ -48,7 +50,7 @@ def _intern(op: str, args: tuple[Node, ...], param: Hashable, dtype: DType, *, n
 
 def column(name: str, dtype: DType, *, nullable: bool) -> Node:
     """A column of the frame."""
-    return _intern("column", (), name, dtype, nullable=nullable)
+    return made("column", (), name, dtype, nullable=nullable)
 
 
 def gather(table: str, name: str, index: Node, dtype: DType, *, nullable: bool) -> Node:
@@ -64,7 +66,7 @@ def _gathered(table: str, inner: Node, index: Node) -> Node:
         host, step = gathered(index)
         return _gathered(host, _gathered(table, inner, step), index.args[0])
     nullable = inner.nullable or index.nullable
-    return _intern("gather", (index,), (table, inner), inner.dtype, nullable=nullable)
+    return made("gather", (index,), (table, inner), inner.dtype, nullable=nullable)
 
 
 def gathered(node: Node) -> tuple[str, Node]:
@@ -88,7 +90,7 @@ def _inside(build: Callable[[list[Node]], Node], args: Iterable[Node]) -> Node |
 
 def literal(value: Constant, dtype: DType) -> Node:
     """A constant."""
-    return _intern("literal", (), value, dtype, nullable=False)
+    return made("literal", (), value, dtype, nullable=False)
 
 
 TRUE, FALSE = literal(value=True, dtype="bool"), literal(value=False, dtype="bool")
@@ -116,7 +118,7 @@ def not_(node: Node) -> Node:
     if node.op == "not":
         return node.args[0]
     moved = _inside(lambda inner: not_(*inner), [node])
-    return moved or _intern("not", (node,), None, "bool", nullable=False)
+    return moved or made("not", (node,), None, "bool", nullable=False)
 
 
 def and_(*nodes: Node) -> Node:
@@ -131,12 +133,55 @@ def or_(*nodes: Node) -> Node:
 
 def _joined(op: str, nodes: Iterable[Node], *, neutral: Node, absorbing: Node) -> Node:
     parts = _by_host(op, tuple(dict.fromkeys(node for node in nodes if node is not neutral)), neutral)
-    present = set(parts)
-    if absorbing in present or any(node.op == "not" and node.args[0] in present for node in parts):
+    if absorbing in parts:
         return absorbing
-    if not parts:
-        return neutral
-    return parts[0] if len(parts) == 1 else _intern(op, parts, None, "bool", nullable=False)
+    if len(parts) <= 1:
+        return parts[0] if parts else neutral
+    known = _known_of(op, parts)
+    if any(not_(fact) in known for fact in known):
+        return absorbing
+    kept = tuple(
+        dict.fromkeys(each for part in parts if (each := _needed(op, part, parts, known)) is not None)
+    )
+    if kept != parts:
+        return _joined(op, kept, neutral=neutral, absorbing=absorbing)
+    return made(op, parts, None, "bool", nullable=False)
+
+
+_MOST_KNOWN = 64
+"""Facts looked at when a conjunction is simplified, so that compiling stays linear."""
+
+
+def _known_of(op: str, parts: Iterable[Node]) -> dict[Node, None]:
+    """What each part of a conjunction says, the parts of conjunctions among them included (dually for `or`)."""
+    dual = "or" if op == "and" else "and"
+    known: dict[Node, None] = {}
+    for part in parts:
+        known[part] = None
+        if part.op == op:
+            known |= dict.fromkeys(part.args)
+        elif part.op == "not" and part.args[0].op == dual:
+            known |= dict.fromkeys(map(not_, part.args[0].args[:_MOST_KNOWN]))
+        if len(known) > _MOST_KNOWN:
+            break
+    return known
+
+
+def _needed(op: str, part: Node, parts: tuple[Node, ...], known: Mapping[Node, None]) -> Node | None:
+    """A part of a conjunction, without what the others say already; null: all of it (dually for `or`).
+
+    So `a && (a || b)` is `a`, `a && (!a || b)` is `a && b`, and `a && (a && b)` is `a && b`.
+    """
+    dual = "or" if op == "and" else "and"
+    if part.op == dual:
+        if any(arg in known for arg in part.args):
+            return None
+        rest = [arg for arg in part.args if not_(arg) not in known]
+        if len(rest) < len(part.args):
+            return or_(*rest) if op == "and" else and_(*rest)
+    elif any(other.op == op and other is not part and part in other.args for other in parts):
+        return None
+    return part
 
 
 def _by_host(op: str, nodes: tuple[Node, ...], neutral: Node) -> tuple[Node, ...]:
@@ -163,9 +208,7 @@ def when(condition: Node, then: Node, other: Node) -> Node:
         return or_(and_(condition, then), and_(not_(condition), other))
     if moved := _inside(lambda inner: when(*inner), (condition, then, other)):
         return moved
-    return _intern(
-        "when", (condition, then, other), None, then.dtype, nullable=then.nullable or other.nullable
-    )
+    return made("when", (condition, then, other), None, then.dtype, nullable=then.nullable or other.nullable)
 
 
 def filled(node: Node) -> Node:
@@ -173,15 +216,17 @@ def filled(node: Node) -> Node:
     if not node.nullable:
         return node
     moved = _inside(lambda inner: filled(*inner), [node]) if _has_rows(node) else None
-    return moved or _intern("filled", (node,), None, "bool", nullable=False)
+    return moved or made("filled", (node,), None, "bool", nullable=False)
 
 
 def present(node: Node) -> Node:
     """Whether a nullable node has a value."""
     if not node.nullable:
         return TRUE
+    if node.op == "gather" and not gathered(node)[1].nullable:
+        return present(node.args[0])
     moved = _inside(lambda inner: present(*inner), [node]) if _has_rows(node) else None
-    return moved or _intern("present", (node,), None, "bool", nullable=False)
+    return moved or made("present", (node,), None, "bool", nullable=False)
 
 
 def _has_rows(node: Node) -> bool:
@@ -200,9 +245,9 @@ def apply(op: str, *args: Node, param: Hashable = None) -> Node:
         return filled(moved) if dtype == "bool" else moved
     nullable = any(arg.nullable for arg in args)
     return (
-        filled(_intern(op, args, param, dtype, nullable=nullable))
+        filled(made(op, args, param, dtype, nullable=nullable))
         if dtype == "bool"
-        else (_intern(op, args, param, dtype, nullable=nullable))
+        else (made(op, args, param, dtype, nullable=nullable))
     )
 
 
@@ -213,3 +258,53 @@ def equal(left: Node, right: Node) -> Node:
     if left.dtype == "bool":
         return or_(and_(left, right), and_(not_(left), not_(right)))
     return apply("equal", left, right)
+
+
+def rebuilt(node: Node, args: tuple[Node, ...]) -> Node:
+    """The same operation over other arguments, simplified again."""
+    if all(map(operator.is_, node.args, args)):
+        return node
+    if node.op == "gather":
+        return _gathered(*gathered(node), *args)
+    if build := _BUILDERS.get(node.op):
+        return build(*args)
+    if node.op in OPERATIONS:
+        return apply(node.op, *args, param=node.param)
+    return made(node.op, args, node.param, node.dtype, nullable=node.nullable)
+
+
+_BUILDERS: Mapping[str, Callable[..., Node]] = {
+    "not": not_,
+    "and": and_,
+    "or": or_,
+    "when": when,
+    "filled": filled,
+    "present": present,
+}
+
+
+def ordered(roots: Iterable[Node]) -> list[Node]:
+    """Every node once, after those it is made of. Without recursion: graphs may be deep."""
+    done: dict[Node, None] = {}
+    stack = [(root, False) for root in roots]
+    while stack:
+        node, expanded = stack.pop()
+        if node in done:
+            continue
+        if expanded:
+            done[node] = None
+        else:
+            stack.append((node, True))
+            stack.extend((arg, False) for arg in node.args)
+    return list(done)
+
+
+def uses_of(nodes: Iterable[Node], roots: Iterable[Node]) -> dict[Node, int]:
+    """How often each node is asked for, by other nodes and as a result."""
+    uses = dict.fromkeys(nodes, 0)
+    for node in list(uses):
+        for arg in node.args:
+            uses[arg] += 1
+    for root in roots:
+        uses[root] += 1
+    return uses

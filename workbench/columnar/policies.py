@@ -3,18 +3,20 @@
 One rule: every policy that decides is here under its own id, in the order of the set; templates alone decide nothing.
 
 Cedar's syntax tree has no node for a call with the wrong number of arguments, though Cedar parses one (it is an error
-when reached). In a text such a call is replaced by an expression that is an error when reached, too.
+when reached). In a text such a call is replaced by an expression that is an error when reached, too. It also stops at
+100 levels, where Cedar does not: chains of `&&` and `||` are bracketed anew, which changes no answer.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cedarpy
 from cedarpy import pst
 
+from runtime.chains import balanced, operands
 from workbench.columnar.decoding import Ref
 from workbench.errors import UnsupportedPolicy
 
@@ -57,14 +59,52 @@ def policy_tree(text: str) -> pst.PolicySet:
     """Parse policy text, ids by position as Cedar gives them.
 
     Raises:
-        ValueError: the text does not parse.
+        ValueError: the text does not parse, or it nests deeper than the syntax tree goes.
     """
-    written = _repaired(json.loads(cedarpy.policies_to_json_str(text)))
-    return cedarpy.PolicySet.from_json_str(json.dumps(written)).to_pst()
+    return document_tree(json.loads(cedarpy.policies_to_json_str(text)))
+
+
+def document_tree(document: Mapping[str, Any]) -> pst.PolicySet:
+    """Read Cedar's JSON policy set, ids as they are there.
+
+    Raises:
+        ValueError: Cedar does not take it, or it nests deeper than the syntax tree goes (100 levels).
+    """
+    return cedarpy.PolicySet.from_json_str(json.dumps(_repaired(document))).to_pst()
+
+
+def filled(template: pst.Template, values: Mapping[pst.SlotName, pst.EntityUid]) -> pst.Template:
+    """A template with its slots filled in, as its link decides; the same of a policy without slots."""
+    return replace(
+        template, principal=_fill(template.principal, values), resource=_fill(template.resource, values)
+    )
+
+
+def never(policy: Policy) -> Policy:
+    """A policy that applies to nothing, in another's place."""
+    nothing = (pst.When(pst.BoolLit(value=False)),)
+    return replace(policy, template=replace(policy.template, clauses=nothing))
+
+
+def _fill(
+    scope: pst.PrincipalOrResourceConstraint, values: Mapping[pst.SlotName, pst.EntityUid]
+) -> pst.PrincipalOrResourceConstraint:
+    match scope:
+        case pst.ScopeEq(pst.Slot(name)):
+            return pst.ScopeEq(values[name])
+        case pst.ScopeIn(pst.Slot(name)):
+            return pst.ScopeIn(values[name])
+        case pst.ScopeIsIn(kind, pst.Slot(name)):
+            return pst.ScopeIsIn(kind, values[name])
+        case _:
+            return scope
 
 
 def _repaired(node: Any) -> Any:
     match node:
+        case {"&&": _} | {"||": _} if len(node) == 1:
+            op = next(iter(node))
+            return balanced(op, [_repaired(each) for each in operands(op, node)])
         case {"Value": _} if len(node) == 1:
             return node
         case {"Record": dict(members)} if len(node) == 1:

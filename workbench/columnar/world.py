@@ -10,7 +10,7 @@ An entity that is in no slice has a row, too: with nothing in it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -92,11 +92,8 @@ class _Versions:
     first: View
     index: int
     """Row as the first slice has it."""
-    keys: dict[_Reached, int] = field(default_factory=dict)
-    """Rows by what is reachable; empty until a second slice has the entity."""
-
-
-_Reached: TypeAlias = "frozenset[tuple[Ref, str | None]]"
+    keys: dict[int, int] = field(default_factory=dict)
+    """Rows by what is reachable (`View.reached`); empty until a second slice has the entity."""
 
 
 @dataclass(slots=True)
@@ -149,7 +146,7 @@ class World:
         seen.nodes[ref] = index
         versions = self._versions.setdefault(ref, _Versions(seen, index))
         if versions.keys:
-            versions.keys.setdefault(self._reached(ref, seen), index)
+            versions.keys.setdefault(seen.reached(ref), index)
         return index
 
     def _alike(self, ref: Ref, seen: View) -> int | None:
@@ -158,13 +155,8 @@ class World:
         if versions is None:
             return None  # the first slice that has it: nothing to compare with, and most runs have one slice
         if not versions.keys:
-            versions.keys[self._reached(ref, versions.first)] = versions.index
-        return versions.keys.get(self._reached(ref, seen))
-
-    def _reached(self, ref: Ref, seen: View) -> _Reached:
-        """Everything reachable from an entity, itself included, with its content; null: not in the slice."""
-        every = {ref, *seen.reachable(ref, self.names)}
-        return frozenset((r, seen.entities[r].content if r in seen.entities else None) for r in every)
+            versions.keys[versions.first.reached(ref)] = versions.index
+        return versions.keys.get(seen.reached(ref))
 
     def _fill(self, ref: Ref, row: _Row, seen: View, queue: list[tuple[Ref, _Row]]) -> None:
         read = seen.entities.get(ref)

@@ -199,6 +199,12 @@ OUTCOMES = [
     ("TFEE", 'context.dec.greaterThanOrEqual(decimal("1.5"))'),
     ("TTTT", 'decimal("1.0") == decimal("1.0000")'),
     ("EEEE", 'decimal("1.00000") == decimal("1.0")'),
+    ("EETE", "ip(context.ip).isIpv4()"),
+    ("TEEE", 'decimal(if context.t then "1.5" else context.s).lessThan(context.dec) || true'),
+    (
+        "TEEE",
+        '(if context.s == "" then datetime(context.s) else context.at) < datetime("2000-01-01") || true',
+    ),
     ("TFEE", 'context.ip.isInRange(ip("10.0.0.0/8"))'),
     ("FTEE", "context.ip.isLoopback()"),
     ("TTEE", "context.ip.isIpv4() || context.ip.isIpv6()"),
@@ -294,22 +300,6 @@ def test_links_decide_under_their_own_ids() -> None:
     )
     found = decide_cases(CASES, linked, schema=None)
     assert [found.answer(row).reasons for row in range(4)] == [("ann",), (), ("bob",), ()]
-
-
-def test_a_text_that_is_no_constant_is_handed_over_where_its_policy_applies() -> None:
-    policies = cedarpy.PolicySet.from_str(
-        f"permit(principal == {BOB}, action, resource) when {{ ip(context.ip).isIpv4() }};"
-        "permit(principal, action, resource) when { true };"
-    )
-    found = decide_cases(CASES, policies, schema=None)
-    assert list(found.handed_over) == [2]
-    assert list(found.policies_handed_over) == ["policy0"]
-    assert found.answer(0).reasons == ("policy1",)
-    with pytest.raises(LookupError, match="ip"):
-        found.answer(2)
-    with pytest.raises(UnsupportedPolicy) as refused:
-        decide_cases(CASES, policies, schema=None, strict=True)
-    assert (refused.value.policy_id, refused.value.node) == ("policy0", "ip")
 
 
 def test_a_call_with_too_many_arguments_is_an_error_where_reached() -> None:

@@ -66,7 +66,7 @@ def disagreement(row: dict[str, Any], reasons: Counter[str]) -> str | None:
     [
         ("cedar_handwritten", 1.0),
         ("cedar_examples", 1.0),
-        pytest.param("corpus_cit-2026-03-13-4.10", 0.99, marks=pytest.mark.slow),
+        pytest.param("corpus_cit-2026-03-13-4.10", 1.0, marks=pytest.mark.slow),
     ],
 )
 def test_published_cases(shared_data: Path, file: str, share: float) -> None:

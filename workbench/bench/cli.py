@@ -1,0 +1,193 @@
+"""The commands `redecide bench …`.
+
+One rule: each figure is taken in a process of its own, on the support desk of one seed, and printed with the machine
+and versions it was taken on; `--json` gives everything that was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.bench.config import bench_config
+from workbench.bench.measure import in_child, machine
+from workbench.bench.told import kernel_lines, lake_lines, machine_lines, sweep_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+app = typer.Typer(help="Measure how fast history is decided again.", no_args_is_help=True)
+
+
+class EngineChoice(StrEnum):
+    """Engines of `Lake.replay`."""
+
+    auto = "auto"
+    columnar = "columnar"
+    rows = "rows"
+
+
+class KeysChoice(StrEnum):
+    """How ids come to the kernel."""
+
+    dictionary = "dictionary"
+    strings = "strings"
+
+
+Rows = Annotated[
+    list[int] | None,
+    typer.Option("--rows", min=1, help="Decisions; repeat for several. Default: as configured."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print everything that was measured as one JSON object.")
+]
+LakesPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--lakes", help="Folder that lakes are kept in and reused from. Default: built and thrown away."
+    ),
+]
+
+
+@app.command()
+def replay(
+    *,
+    rows: Rows = None,
+    policies: Annotated[
+        list[int] | None, typer.Option(help="Policies; repeat for several. Default: the bundle's, and 100.")
+    ] = None,
+    keys: Annotated[
+        KeysChoice, typer.Option(help="How ids come: as codes, or as texts.")
+    ] = KeysChoice.dictionary,
+    repeats: Annotated[int, typer.Option(min=1, help="The best of so many.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Time the columnar kernel and Cedar on the same calls: raw columns in, masks out."""
+    sizes, numbers = rows or list(bench_config().sizes), policies or [0, 100]
+    wanted = [{"rows": size, "policies": numbers[0]} for size in sizes]
+    wanted += [{"rows": sizes[-1], "policies": number} for number in numbers[1:]]
+    runs = _runs("kernel", [each | {"keys": keys.value, "repeats": repeats} for each in wanted])
+    _print("kernel", runs, kernel_lines, as_json=as_json)
+
+
+@app.command()
+def decode(
+    *,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Texts of each size.")] = 1_000_000,
+    repeats: Annotated[int, typer.Option(min=1, help="The best of so many.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Time how JSON arguments become typed columns, beside other readers."""
+    from workbench.bench.decode import decode_lines  # noqa: PLC0415 - heavy imports stay inside the commands
+
+    (found,) = _runs("decode", [{"rows": rows, "repeats": repeats}])
+    _print("decode", found["runs"], lambda runs: decode_lines({"runs": runs}), as_json=as_json)
+
+
+@app.command()
+def lake(
+    *,
+    rows: Rows = None,
+    lakes: LakesPath = None,
+    engine: Annotated[EngineChoice, typer.Option(help="Which engine.")] = EngineChoice.columnar,
+    as_json: AsJson = False,
+) -> None:
+    """Time the way from Delta tables to a comparison, with peak memory and where the time goes."""
+    with _lakes(lakes, rows or list(bench_config().sizes)) as uris:
+        runs = _runs("lake", [{"uri": uri, "engine": engine.value} for uri in uris])
+    _print("lake", runs, lake_lines, as_json=as_json)
+
+
+@app.command()
+def sweep(
+    *,
+    rows: Rows = None,
+    versions: Annotated[int, typer.Option(min=1, help="Versions of the policies.")] = 100,
+    lakes: LakesPath = None,
+    engine: Annotated[EngineChoice, typer.Option(help="Which engine.")] = EngineChoice.columnar,
+    as_json: AsJson = False,
+) -> None:
+    """Time a sweep of many policy versions over one lake."""
+    with _lakes(lakes, rows or [bench_config().sizes[-1]]) as uris:
+        tasks = [{"uri": uri, "versions": versions, "engine": engine.value} for uri in uris]
+        runs = _runs("sweep", tasks)
+    _print("sweep", runs, sweep_lines, as_json=as_json)
+
+
+@app.command()
+def build(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the lake is written.")],
+    *,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Decisions.")] = 100_000,
+    seed: Annotated[int | None, typer.Option(help="Seed. Default: as configured.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that write at once, at most 2.")] = 2,
+) -> None:
+    """Write a lake of recorded decisions of the support desk."""
+    from workbench.bench.lake import build_lake  # noqa: PLC0415 - heavy imports stay inside the commands
+
+    built = build_lake(folder, rows, seed, processes=processes)
+    typer.echo(
+        f"{built.uri}: {built.decisions:,} decisions, {built.outcomes:,} outcomes, {built.contexts:,} contexts"
+    )
+
+
+def _runs(task: str, wanted: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run a task once for each set of parameters, telling which one is under way."""
+    found = []
+    with _status() as say:
+        for number, params in enumerate(wanted, start=1):
+            shown = ", ".join(f"{name} {value}" for name, value in params.items())
+            say(f"{task} {number} of {len(wanted)}: {shown}")
+            found.append(in_child(task, **params))
+    return found
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], object]]:
+    """A line on standard error that says what is under way, where somebody may look."""
+    from rich.console import Console  # noqa: PLC0415 - heavy imports stay inside the commands
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+        yield status.update
+
+
+@contextmanager
+def _lakes(folder: Path | None, sizes: Iterable[int]) -> Iterator[list[str]]:
+    """Lakes of these sizes: kept in a folder and reused, or built and thrown away."""
+    if folder is not None:
+        yield [_lake(folder, size) for size in sizes]
+        return
+    with tempfile.TemporaryDirectory(prefix="redecide-bench-") as made:
+        yield [_lake(Path(made), size) for size in sizes]
+
+
+def _lake(folder: Path, size: int) -> str:
+    """The lake of a size below a folder. A lake that could not be finished is not there (`build_lake`)."""
+    from workbench.bench.lake import lake_of  # noqa: PLC0415 - heavy imports stay inside the commands
+
+    return lake_of(folder, size)
+
+
+def _print(
+    name: str,
+    runs: list[dict[str, Any]],
+    lines: Callable[[Sequence[dict[str, Any]]], Iterator[str]],
+    *,
+    as_json: bool,
+) -> None:
+    found = machine()
+    if as_json:
+        typer.echo(json.dumps({"benchmark": name, "machine": found, "runs": runs}, indent=2))
+        return
+    for line in (*lines(runs), *machine_lines(found)):
+        typer.echo(line)

@@ -1,0 +1,133 @@
+"""Where the chunks of a replay are decided: in this process, or on Ray.
+
+One rule: an executor changes where and when a chunk is decided, never what comes out. Every chunk has one answer,
+answers come in the order of the chunks, and an error ends the replay as it would here.
+
+What travels is in this module, and holds no handle of anything: Arrow tables, texts, and the exceptions of ours.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+from runtime.errors import GovernanceError
+from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+
+    import pyarrow as pa
+
+Executor: TypeAlias = str | ModuleType
+"""`local`: this process, the next chunk being read meanwhile. `ray`: the Ray that is initialised here, else the one
+at `RAY_ADDRESS`, else one started on this machine for the replay and stopped after it. The address of a Ray cluster
+(`host:6379`, `ray://host:10001`, `auto`): connected to, and left after the replay. The module `ray`, initialised:
+used, and left as it is."""
+
+LOCAL = "local"
+RAY = "ray"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class BundleTexts:
+    """A bundle as its files, which is how it travels."""
+
+    name: str
+    files: Mapping[str, str]
+    policy_hash: str
+    limits_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTask:
+    """Some recorded decisions with all that they refer to: what deciding them reads of the lake."""
+
+    records: pa.Table
+    """Columns as `workbench.history.records.Records.chunks` has them with `MORE`."""
+    contexts: pa.Table
+    """`context_hash`, `context`: those that the records refer to."""
+    bundles: Mapping[str, BundleTexts]
+    """By version; one that the lake lost is not among them."""
+
+
+class Work(Protocol):
+    """What a replay does with a chunk. Picklable."""
+
+    def decide(self, task: ChunkTask) -> pa.Table:
+        """Return one row of `workbench.replay.FRAME` for each record, in order.
+
+        Raises:
+            PlacesWanted: it has to be told where sources of facts were.
+        """
+
+
+class PlacesWanted(Exception):  # noqa: N818 - a question, not an error
+    """Where the record says that sources were is wanted, and only who has the whole lake can say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception of ours on its way to another process: several have constructors that `pickle` cannot call."""
+
+    kind: type[Exception]
+    args: tuple[Any, ...]
+    state: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, exc: Exception) -> Failure:
+        """Take an exception apart."""
+        return cls(type(exc), exc.args, dict(vars(exc)))
+
+    def raised(self) -> Exception:
+        """Return the exception again."""
+        made = self.kind.__new__(self.kind, *self.args)
+        vars(made).update(self.state)
+        return made
+
+
+CARRIED = (WorkbenchError, GovernanceError, PlacesWanted)
+"""Exceptions that a worker sends as `Failure`."""
+
+
+def is_local(executor: Executor) -> bool:
+    """Whether chunks are decided here.
+
+    Raises:
+        ValueError: it is no executor.
+
+    Example:
+        >>> is_local("local"), is_local("ray://cluster:10001")
+        (True, False)
+    """
+    if isinstance(executor, ModuleType):
+        known = executor.__name__ == RAY
+    else:
+        known = executor in (LOCAL, RAY, "auto") or ":" in str(executor)
+    if not known:
+        raise ValueError(
+            "`executor` must be 'local', 'ray', the address of a Ray cluster ('host:6379', 'ray://host:10001', "
+            f"'auto') or the module `ray`, initialised; got {executor!r:.80}"
+        )
+    return executor == LOCAL
+
+
+def ahead(chunks: Iterator[_T]) -> Generator[_T, None, None]:
+    """Yield what an iterator yields, while the next one is made in a thread.
+
+    Cost: one more chunk in memory. When it is closed, it waits for the chunk under way.
+
+    Example:
+        >>> list(ahead(iter("abc")))
+        ['a', 'b', 'c']
+    """
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="redecide-reading") as thread:
+        following = thread.submit(next, chunks, end)
+        while (found := following.result()) is not end:
+            following = thread.submit(next, chunks, end)
+            yield found  # type: ignore[misc]  # not the end

@@ -1,0 +1,203 @@
+"""Deciding a typed chunk by a bundle: the stages before policy that hang on the bundle's files, then the fold.
+
+One rule: every row of the chunk comes out, decided, undecided, or handed over with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from runtime.record import request_of
+from runtime.request import ResourceTemplate
+from workbench.columnar.layouts import ScalarShape
+from workbench.history.contexts import age_column, fact_column
+from workbench.history.fold import FOLDED, fold
+from workbench.history.groups import PolicyGroup, compile_part
+from workbench.recorded import missing_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runtime.bundle import Bundle
+    from workbench.history.chunk import Chunk, Part
+    from workbench.history.contexts import Contexts
+    from workbench.history.groups import Compiled
+
+RESULT: Mapping[str, pl.DataType] = {
+    "row": pl.UInt32(),
+    **FOLDED,
+    "enforced_args": pl.String(),
+    "missing": pl.List(pl.String),
+}
+"""Columns of `decide_chunk`; see `workbench.history.fold.fold`."""
+
+
+def decide_chunk(chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool) -> pl.DataFrame:
+    """Decide the rows of a chunk.
+
+    Args:
+        chunk: typed by the bundle's schema.
+        contexts: of the lake.
+        bundle: policies, the recorded spec, limits.
+        own: the rows were decided by these policies; then nothing they may read is missing.
+
+    Returns:
+        One row a row of the chunk, ordered by `row`; columns as in `RESULT`. `missing` names what an undecided row
+        lacks.
+    """
+    held = chunk.held.with_columns(status=pl.lit("handed_over"))
+    parts = [_Part(part, chunk, contexts, bundle, own=own).run() for part in chunk.parts]
+    empty = pl.DataFrame(schema=dict(RESULT))
+    return pl.concat([empty, held, *parts], how="diagonal").sort("row")
+
+
+class Grouped(NamedTuple):
+    """A part, ready for policies; each row is in one of the three."""
+
+    held: pl.DataFrame
+    """`row`, `why`, `status`: handed over."""
+    refused: pl.DataFrame
+    """Rows that the limits refuse; columns of `RESULT`."""
+    groups: list[PolicyGroup]
+
+
+def grouped(part: Part, chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool) -> Grouped:
+    """Group the rows of one part of a chunk that policies decide; see `decide_chunk`."""
+    return _Part(part, chunk, contexts, bundle, own=own).grouped()
+
+
+@dataclass(slots=True)
+class _Part:
+    """One part, being decided."""
+
+    part: Part
+    chunk: Chunk
+    contexts: Contexts
+    bundle: Bundle
+    own: bool = field(kw_only=True)
+
+    def run(self) -> pl.DataFrame:
+        held, refused, groups = self.grouped()
+        return pl.concat([held, refused, *map(self._folded, groups)], how="diagonal")
+
+    def grouped(self) -> Grouped:
+        part, rows = self.part, self.part.rows["row"]
+        compiled = self._compiled()
+        if isinstance(compiled, str):
+            why = pl.Series("why", [compiled]).new_from_index(0, rows.len())
+            return Grouped(_handed_over(rows, why), pl.DataFrame(schema=dict(RESULT)), [])
+        whys = pl.DataFrame({"a": part.holding.why, "b": self._stale(), "c": compiled.holding.why})
+        held = whys.select(why=pl.coalesce("a", "b", "c"))["why"]
+        spent = self._spent(held.is_null())
+        free = pl.DataFrame({"free": held.is_null() & spent["verdict"].is_null()})["free"].arg_true()
+        at = held.is_not_null().arg_true()
+        refused = spent.filter(pl.col("verdict").is_not_null())
+        sure = [_sure(group) for group in self._groups(compiled, free)]
+        over = [_handed_over(rows.gather(at), held.gather(at))]
+        over += [_handed_over(rows.gather(left), why) for _, left, why in sure]
+        return Grouped(pl.concat(over), refused, [group for group, _, _ in sure if group.height])
+
+    def _compiled(self) -> Compiled | str:
+        try:
+            return compile_part(self.part, self.chunk, self.bundle)
+        except (pl.exceptions.PolarsError, RecursionError, ValueError) as exc:
+            return f"{type(exc).__name__}: {str(exc)[:200]}"
+
+    def _stale(self) -> pl.Series:
+        """Why the context stage may refuse, by row: the row engine says how."""
+        rows = self.part.rows
+        why = pl.Series("why", [None], dtype=pl.String).new_from_index(0, rows.height)
+        for fact in self.bundle.spec.facts:
+            records = self.contexts.facts.get(fact.name)
+            if records is None:
+                continue
+            status = records.frame["status"].gather(rows[fact_column(fact.name)])
+            refused = status == "failed"
+            if fact.max_age_us is not None and fact.on_stale == "block":
+                age = rows["evaluated_at"].dt.timestamp("us") - rows[age_column(fact.name)]
+                asked = (status == "found") | ((status == "none") & age.is_not_null())
+                refused = refused | (asked & (age.is_null() | (age > fact.max_age_us)))
+            said = pl.when("refused").then(pl.lit(f"fact `{fact.name}` failed, or is stale"))
+            frame = pl.DataFrame({"why": why, "refused": refused.fill_null(value=False)})
+            why = frame.select(why=pl.coalesce("why", said))["why"]
+        return why
+
+    def _spent(self, free: pl.Series) -> pl.DataFrame:
+        """Rows that a budget of the limits refuses; null where none does. Rows that are not free are left out."""
+        rows, tool = self.part.rows, self.part.key.tool
+        calls = self.part.session.columns.select(_calls(self.part)).to_series()
+        frame = pl.DataFrame({"row": rows["row"], "calls": calls, "free": free})
+        first = pl.lit(None, dtype=pl.String)
+        for budget in reversed(self.bundle.limits.budgets):
+            if budget.applies(tool):
+                allowed = f"budget {budget.name!r} allows {budget.max} calls per session, "
+                message = pl.concat_str(pl.lit(allowed), pl.col("calls").cast(pl.String), pl.lit(" ran"))
+                first = pl.when(pl.col("calls") >= budget.max).then(message).otherwise(first)
+        spent = frame.select("row", reason=pl.when("free").then(first))
+        return spent.with_columns(
+            verdict=pl.when(pl.col("reason").is_not_null()).then(pl.lit("block")),
+            decided_by=pl.lit("limits"),
+            reason_code=pl.lit("budget_spent"),
+            status=pl.lit("decided"),
+            determining=pl.lit([], dtype=pl.List(pl.String)),
+            enforced_determining=pl.lit([], dtype=pl.List(pl.String)),
+            cedar_reasons=pl.lit([], dtype=pl.List(pl.String)),
+            errors=pl.lit([], dtype=pl.List(pl.String)),
+        )
+
+    def _groups(self, compiled: Compiled, free: pl.Series) -> Iterator[PolicyGroup]:
+        """The free rows, by what each lacks."""
+        bound = bound_names(self.part, self.bundle)
+        if self.own:
+            if free.len():
+                yield PolicyGroup(compiled, self.chunk, free, (), bound)
+            return
+        shapes = pl.DataFrame({"at": free, "shape": self.part.rows["shape"].gather(free)})
+        lacking: dict[tuple[str, ...], list[pl.Series]] = {}
+        for (shape,), mine in shapes.partition_by("shape", as_dict=True).items():
+            lacking.setdefault(self._missing(int(str(shape)), int(mine["at"][0])), []).append(mine["at"])
+        for missing, found in lacking.items():
+            yield PolicyGroup(compiled, self.chunk, pl.concat(found).sort(), missing, bound)
+
+    def _missing(self, shape: int, row: int) -> tuple[str, ...]:
+        """What the schema declares and contexts of a shape do not answer for; the same for all rows of the part."""
+        request = request_of(self.part.rows.row(row, named=True))
+        resource = request.resource.resolve(request.args)
+        return missing_names(self.contexts.example(shape), request, resource, self.bundle)
+
+    def _folded(self, group: PolicyGroup) -> pl.DataFrame:
+        found = fold(group)
+        missing = pl.lit(list(group.missing), dtype=pl.List(pl.String))
+        undecided = pl.when(pl.col("status") == "undecided").then(missing)
+        return found.with_columns(row=self.part.rows["row"].gather(group.rows), missing=undecided)
+
+
+def _sure(group: PolicyGroup) -> tuple[PolicyGroup, pl.Series, pl.Series]:
+    """A group without the rows whose atoms are not evaluated in columns; those rows, and why."""
+    nothing = group.rows.clear()
+    why = group.unsure() if group.missing else nothing.cast(pl.String)
+    if why.null_count() == why.len():
+        return group, nothing, nothing.cast(pl.String)
+    kept = replace(group, rows=group.rows.filter(why.is_null()))
+    return kept, group.rows.filter(why.is_not_null()), why.drop_nulls()
+
+
+def _calls(part: Part) -> pl.Expr:
+    (_, shape), *_ = part.session.layouts["calls"].shapes
+    assert isinstance(shape, ScalarShape)  # noqa: S101 - the standard context says so
+    return pl.col(shape.column)
+
+
+def bound_names(part: Part, bundle: Bundle) -> frozenset[str]:
+    """Arguments that the resource or the key of a fact is made of."""
+    slots = ResourceTemplate.parse(part.key.resource_template).slots
+    paths = (path for fact in bundle.spec.facts for _, path in fact.paths if fact.applies(part.key.tool))
+    return slots | {path[1] for path in paths if path[0] == "args" and len(path) > 1}
+
+
+def _handed_over(rows: pl.Series, why: pl.Series) -> pl.DataFrame:
+    frame = pl.DataFrame({"row": rows, "why": why})
+    return frame.with_columns(status=pl.lit("handed_over"))
