@@ -30,6 +30,19 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
 
+BY_NAME = ("fuzz", "ray")
+"""Markers of tests that run only when they are asked for: `pytest -m fuzz`."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what takes many minutes, unless its marker is named."""
+    asked = str(config.getoption("-m"))
+    for item in items:
+        for name in BY_NAME:
+            if item.get_closest_marker(name) and name not in asked:
+                item.add_marker(pytest.mark.skip(reason=f"takes long: pytest -m {name}"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of real data beside the repository; without it, what needs it is skipped."""

@@ -140,7 +140,7 @@ def rows_of(replay: Replay) -> pl.DataFrame:
     return replay.frame.collect()
 
 
-@pytest.mark.parametrize("engine", ["auto", "rows"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("rows", marks=pytest.mark.ray)])
 @pytest.mark.parametrize("size", [ROWS, 300])
 def test_sent_away_a_lake_comes_out_as_here(desk: Lake, columns: None, engine: EngineName, size: int) -> None:
     here = rows_of(desk.replay(engine=engine, recompile=False))
@@ -327,7 +327,7 @@ class Failing:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["auto", "rows"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("rows", marks=pytest.mark.ray)])
 def test_ray_gives_the_rows_that_this_process_gives(
     ray: Any, desk: Lake, columns: None, monkeypatch: pytest.MonkeyPatch, engine: EngineName
 ) -> None:
@@ -342,14 +342,14 @@ def test_ray_gives_the_rows_that_this_process_gives(
     assert ray.is_initialized()  # by somebody else, who still wants it
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_ray_verifies_recorded_contexts_from_their_sources(ray: Any, desk: Lake, columns: None) -> None:
     there, here = desk.replay(executor=ray), desk.replay()
     assert rows_of(here)["recompilable"].all()
     assert rows_of(there).equals(rows_of(here))
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_worker_that_wants_places_is_told(ray: Any, tmp_path: Path) -> None:
     orders = tmp_path / "orders"
     table = pa.table({"tenant": ["acme"] * 2, "order_id": ["o-1", "o-2"], "refundable_cents": [100, 100]})
@@ -363,7 +363,7 @@ def test_a_worker_that_wants_places_is_told(ray: Any, tmp_path: Path) -> None:
         lake.replay(wide, context=wide, executor=ray, sources={"orders": threading.Lock()})
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_errors_of_workers_are_ours(ray: Any, desk: Lake) -> None:
     with pytest.raises(
         ReplayFailure, match=r"failed on a worker of Ray: ArithmeticError: no such number$"
@@ -384,7 +384,7 @@ class Refusing:
         raise UnsupportedPolicy("cannot", policy_id="p", node="like")
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_refusal_crosses_over_whole_and_what_is_under_way_is_cancelled(ray: Any, desk: Lake) -> None:
     tasks = list(tasks_of(desk, Records(desk).chunks(MORE), 300))
     answers = RayRunner(ray, complete).answers(Refusing(), tasks)
@@ -422,7 +422,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_ray_that_was_started_for_a_replay_is_gone_after_it(desk: Lake, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     script = tmp_path / "alone.py"

@@ -86,7 +86,7 @@ def test_generated_policies(corner: Any, both: Any, kit: Any, text: str) -> None
     _agree(corner, both, kit, text)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
 @given(text=policies())
 def test_generated_policies_at_length(corner: Any, both: Any, kit: Any, text: str) -> None:
@@ -148,7 +148,7 @@ def _calls(kit: Any, pick: random.Random) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.fuzz) for seed in range(2, 40))])
 def test_generated_facts(record: Any, both: Any, kit: Any, seed: int) -> None:
     pick = random.Random(seed)
     sources = kit.looked_up(_facts(pick))
