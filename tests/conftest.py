@@ -35,7 +35,9 @@ BY_NAME = ("fuzz", "ray")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what takes many minutes, unless its marker is named."""
+    """Skip what takes many minutes, unless its marker is named; with workers, start the longest test first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("demo") is None)
     asked = str(config.getoption("-m"))
     for item in items:
         for name in BY_NAME:
