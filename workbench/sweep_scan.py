@@ -5,6 +5,7 @@ One rule: the axes are those `workbench.versions.replay_lake` makes of the same 
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import polars as pl
 from runtime.spec import check_spec
 from workbench.compare import _JOINED as JOINED
 from workbench.compare import _labels_of as labels_of
+from workbench.executors import ahead
 from workbench.history.records import ADDRESSES, Records
 from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.sweeping import Sweeping
@@ -129,15 +131,16 @@ def sweep_scan(
     itself = axes(None)
     run = columnar(itself, strict=strict)
     found = Sweeping(bundles, run, axes, lambda bundle, rows: by_rows(axes(bundle), rows), _sider(lake))
-    chunks = Records(lake).chunks(() if itself.verify is None else ADDRESSES)
-    while True:
-        with found.timed("reading"):
-            records = next(chunks, None)
-        if records is None:
-            name = f"{COLUMNAR} with {engine.name}"
-            return Scanned(found.tallies, context, name, dict(found.handed_over), found.seconds)
-        found.chunk(records)
-        advance(records.height * len(bundles))
+    chunks = ahead(Records(lake).chunks(() if itself.verify is None else ADDRESSES))
+    with closing(chunks):
+        while True:
+            with found.timed("reading"):
+                records = next(chunks, None)
+            if records is None:
+                name = f"{COLUMNAR} with {engine.name}"
+                return Scanned(found.tallies, context, name, dict(found.handed_over), found.seconds)
+            found.chunk(records)
+            advance(records.height * len(bundles))
 
 
 def _sider(lake: Lake) -> Callable[[pl.DataFrame], pl.Series]:

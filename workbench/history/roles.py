@@ -230,10 +230,11 @@ def _above(
         whole = pl.DataFrame([part.alias(str(i)) for i, part in enumerate(parts)])
         empty = pl.lit(pl.Series([[]], dtype=pl.List(pl.UInt32)))
         joined = pl.concat_list(pl.all().fill_null(empty)).list.unique().list.sort()
-        column = whole.select(joined.alias(f"above {kind}")).to_series()
+        # The parents of one fact are sorted and distinct; where there are none, the list is null until the end.
+        column = (parts[0] if len(parts) == 1 else whole.select(joined).to_series()).alias(f"above {kind}")
         columns.append(column)
         if not may_stand_bare(kind, schema):
-            homeless = homeless | (column.list.len() > 0)
+            homeless = homeless | (column.list.len() > 0).fill_null(value=False)
     return columns, homeless
 
 

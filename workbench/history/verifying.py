@@ -52,10 +52,12 @@ def reproduced(
 
 def _same_errors(recorded: pl.Series, found: pl.Series) -> pl.Series:
     """Whether the same policies erred; messages are Cedar's."""
-    if not recorded.list.len().sum() and not found.list.len().sum():
-        return pl.Series([True]).new_from_index(0, recorded.len())
-    names = recorded.list.eval(pl.element().struct.field("policy")).list.unique().list.sort()
-    return _lists(found).eq_missing(_lists(names))
+    same = pl.Series([True]).new_from_index(0, recorded.len())
+    some = ((recorded.list.len().fill_null(0) > 0) | (found.list.len().fill_null(0) > 0)).arg_true()
+    if some.is_empty():
+        return same
+    names = recorded.gather(some).list.eval(pl.element().struct.field("policy")).list.unique().list.sort()
+    return same.scatter(some, _lists(found.gather(some)).eq_missing(_lists(names)))
 
 
 def _lists(values: pl.Series) -> pl.Series:
