@@ -17,7 +17,7 @@ from workbench.columnar.world import Table
 from workbench.history.contexts import fact_column
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runtime.schema import CedarSchema, EntityType
     from workbench.history.facts import FactColumns
@@ -154,10 +154,9 @@ def _rows_of(frame: pl.DataFrame, at: pl.Series) -> pl.DataFrame:
     return frame.select(pl.all().gather(pl.lit(at))) if frame.width else pl.DataFrame()
 
 
-def _layouts(facts: object) -> Mapping[str, Layout]:
+def _layouts(facts: Iterable[FactColumns]) -> Mapping[str, Layout]:
     """The layouts of a type; all its facts have the same, because they are read as one type."""
-    found: list[FactColumns] = list(facts)  # type: ignore[call-overload]  # values of a mapping
-    return found[0].layouts if found else {}
+    return next((found.layouts for found in facts), {})
 
 
 def _masks(layouts: Mapping[str, Layout]) -> set[str]:

@@ -68,7 +68,7 @@ class HistoryWorld(World):
 
     def entity(self, kind: str, index: Node) -> EntityData:
         """An entity that is referred to: its column holds its code."""
-        if kind in self.tables and self.tables[kind].rows:  # an action: its table is the schema's
+        if self._is_action(kind):  # its table is the schema's
             return World.entity(self, kind, index)
         return EntityData(kind, index, index)
 
