@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from runtime.entities import Entity, EntityUid, Slice
 from runtime.projection import ProjectionError, project
+from runtime.schema import session_members
 from runtime.spec_check import members_of
 from runtime.values import timestamp
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from runtime.canonical import Json
     from runtime.facts import CompiledContext, Fact
     from runtime.request import Request
-    from runtime.schema import Attribute, CedarSchema, EntityType
+    from runtime.schema import ActionType, Attribute, CedarSchema, EntityType
 
 
 def assemble(
@@ -65,7 +66,7 @@ def assemble(
     if action is None:
         raise ProjectionError("action", request.tool, "must be declared in the schema")
     behalf = request.on_behalf_of if "on_behalf_of" in action.context.attrs else None
-    context = _standard(request, args) | _placed(behalf, compiled, approval, action.context.attrs)
+    context = _standard(request, args, action) | _placed(behalf, compiled, approval, action.context.attrs)
     for name, attribute in action.context.attrs.items():
         if attribute.required and name not in context:
             raise ProjectionError(
@@ -74,12 +75,12 @@ def assemble(
     return context, _slice(request.principal, resource, behalf, compiled, schema)
 
 
-def _standard(request: Request, args: Json) -> dict[str, Json]:
+def _standard(request: Request, args: Json, action: ActionType) -> dict[str, Json]:
     return {
         "args": args,
         "now": {"__extn": {"fn": "datetime", "arg": timestamp(request.at)}},
         "scopes": list(request.scopes),
-        "session": dict(request.session_state),
+        "session": session_members(action.context.attrs["session"].type, request.session_state),
         "tenant": request.tenant,
     }
 
@@ -151,17 +152,35 @@ def _slice(
     compiled: CompiledContext,
     schema: CedarSchema,
 ) -> Slice:
+    placed = [fact for fact in compiled.facts.values() if fact.into != "context" and fact.status == "found"]
+    if not placed and behalf is None and principal != resource:
+        roles = ((principal, "principal"), (resource, "resource"))
+        return Slice.of([_bare(uid, _type(uid, role, schema), role) for uid, role in roles])
     drafts = {principal: _Draft("principal")}
     drafts.setdefault(resource, _Draft("resource"))
     if behalf is not None:
         drafts.setdefault(behalf, _Draft("on_behalf_of"))
-    for fact in compiled.facts.values():
-        if fact.into != "context" and fact.status == "found":
-            drafts[resource if fact.into == "resource" else principal].add(fact)
+    for fact in placed:
+        drafts[resource if fact.into == "resource" else principal].add(fact)
     entities = [draft.entity(uid, schema) for uid, draft in drafts.items()]
+    _refuse_circle(entities)
     parents = {parent for entity in entities for parent in entity.parents} - drafts.keys()
     entities += [_bare(uid, _type(uid, "parent", schema), "parent") for uid in parents]
     return Slice.of(entities)
+
+
+def _refuse_circle(entities: Iterable[Entity]) -> None:
+    """Refuse facts that put an entity into itself, at once or through another: Cedar refuses such a slice whole."""
+    parents = {entity.uid: entity.parents for entity in entities if entity.parents}
+    for uid, above in parents.items():
+        seen, todo = set[EntityUid](), list(above)
+        while todo:
+            if (parent := todo.pop()) == uid:
+                why = "must not be its own ancestor; the facts about principal and resource go in a circle"
+                raise ProjectionError("parents", str(uid), why)
+            if parent not in seen:
+                seen.add(parent)
+                todo += parents.get(parent, ())
 
 
 def _type(uid: EntityUid, role: str, schema: CedarSchema) -> EntityType:

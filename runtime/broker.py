@@ -1,27 +1,29 @@
-"""Step 4, execute under control: what happens between a verdict and a recorded outcome.
+"""Step 4, execute under control: runs the steps of a governed call, in this thread or beside an event loop.
 
-One rule: the decision is durable before the tool starts, and whatever then happens becomes an outcome. A call that
-was let run and has no outcome is *in doubt*: shown, never retried silently.
+One rule: what a step comes to is told to the flow that asked for it, and nothing else is done about it here. The
+life of a call is written once, as a generator (`runtime.flow`, `runtime.protocol`); the two drivers below run it.
 
-The life of a call is written once, as a generator; a sync and an async driver run it. It yields `Blocking` for
-work that may wait on a disk or a system of record, and `Invoke` where the tool runs.
+It yields `Blocking` for work that may wait on a disk or a system of record, and `Invoke` where somebody's function
+runs: the tool, its commit, abort or undo, a guard. Steps marked `finish` are not cut off by a cancelled task: it is
+delivered at the next step that may be, or at the end.
 """
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
-from dataclasses import dataclass
+import threading
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import GovernanceError, InDoubt
+from runtime.errors import GovernanceError, GuardRejected, InDoubt, ToolTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
+    from concurrent.futures import Future
 
-    from runtime.canonical import Json
-    from runtime.tools import Tool
+    from runtime.isolation import Isolation
 
 
 class RecordedFailure(GovernanceError):  # noqa: N818 - named for what it reports
@@ -36,15 +38,67 @@ class Blocking:
 
     work: Callable[[], Any]
     finish: bool = False
-    """Whether a cancellation waits for it: an outcome is made durable first."""
+    """Whether a cancellation waits for it: what is recorded is durable first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class Invoke:
-    """Asks the driver to run the tool with exactly these arguments, and to send back what it returns."""
+    """Asks the driver to run a function with exactly these arguments, and to send back what it returns.
 
-    tool: Tool
-    args: Mapping[str, Json]
+    What became of a function that was not waited for is here: another thread may run it on.
+    """
+
+    name: str
+    """What is run, for messages: `tool 'refund'`."""
+    fn: Callable[..., Any]
+    args: Mapping[str, Any]
+    timeout: float | None = None
+    """Seconds it may take; None: however long it takes."""
+    finish: bool = False
+    """Whether a cancellation waits for it: a commit under way is never given up."""
+    isolate: Isolation | None = None
+    """Run in a process of its own."""
+    late: Callable[[Any, BaseException | None], None] | None = None
+    """Told what came of it, if it ends after it was given up; in the thread that runs it."""
+    started: bool = False
+    """Whether it was called."""
+    abandoned: bool = False
+    """Whether nobody waits for it any more: if it was started, it may be running still."""
+    _done: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether calling the function only makes a coroutine."""
+        return inspect.iscoroutinefunction(self.fn) or inspect.iscoroutinefunction(type(self.fn).__call__)
+
+    def abandon(self) -> None:
+        """Wait for it no more; one that was not started never will be."""
+        with self._lock:
+            self.abandoned = not self._done
+
+    def overtime(self) -> ToolTimeout:
+        """Return the error of having taken too long."""
+        return ToolTimeout(f"{self.name} did not return within {self.timeout:g} s")
+
+    def run(self) -> Any:
+        """Call it, unless nobody waits for it any more; tell `late` if nobody waits at its end."""
+        with self._lock:
+            if self.abandoned:
+                return None
+            self.started = True
+        result, error = None, None
+        try:
+            result = _call(self)
+        except BaseException as exc:  # noqa: BLE001 - handed to whoever waits, or recorded
+            error = exc
+        with self._lock:
+            self._done = True
+        if self.abandoned and self.late is not None and not inspect.isawaitable(result):
+            self.late(result, error)
+        elif error is not None:
+            raise error
+        return result
 
 
 Step = Blocking | Invoke
@@ -67,11 +121,25 @@ def drive(flow: Generator[Step, Any, Any], error: BaseException | None = None) -
         try:
             reply = step.work() if isinstance(step, Blocking) else _invoke(step)
         except BaseException as exc:  # noqa: BLE001 - the flow records it and raises it again
-            error = exc
+            error = _survivable(exc)
+
+
+class Closed(BaseException):
+    """Somebody's function, or the coroutine that waits for it, was closed.
+
+    Stands for `GeneratorExit`, which no generator may outlive, not even to record it.
+    """
+
+
+def _survivable(error: BaseException) -> BaseException:
+    """Return what to raise inside a flow."""
+    return Closed("closed while it ran") if isinstance(error, GeneratorExit) else error
 
 
 def _invoke(step: Invoke) -> Any:
-    result = _call(step)
+    if step.isolate is not None:
+        return _isolated(step)
+    result = step.run() if step.timeout is None or step.is_async else _within_time(step)
     if not inspect.isawaitable(result):
         return result
     import asyncio  # noqa: PLC0415 - 60 ms that only async code pays
@@ -79,28 +147,99 @@ def _invoke(step: Invoke) -> Any:
     if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented in asyncio.events
         _close(result)
         raise GovernanceError(
-            f"tool {step.tool.name!r} returned a {type(result).__name__} and a loop is running; "
+            f"{step.name} returned a {type(result).__name__} and a loop is running; "
             "declare it `async def`, or use `await session.acall(…)`"
         )
-    return asyncio.run(_awaited(result))
+    return asyncio.run(_awaited(step, result))
 
 
-async def _awaited(result: Any) -> Any:
-    return await result
+def _isolated(step: Invoke) -> Any:
+    from runtime.isolation import run  # noqa: PLC0415 - only who isolates pays for it
+
+    step.started = True
+    return run(step.fn, step.args, _bounds(step))
+
+
+def _bounds(step: Invoke) -> Isolation:
+    """The isolation's own limit of time, or the tool's if that is shorter."""
+    assert step.isolate is not None  # noqa: S101 - asked by the callers
+    seconds = min(step.isolate.seconds, step.timeout or step.isolate.seconds)
+    return replace(step.isolate, seconds=seconds)
+
+
+def _within_time(step: Invoke) -> Any:
+    """Run it in a thread, and wait for it as long as it may take."""
+    work = _in_thread(step)
+    try:
+        return work.result(step.timeout)
+    except TimeoutError:
+        if work.done():  # its own error, or it was done a moment later
+            return work.result()
+        step.abandon()
+        raise step.overtime() from None
+    except BaseException:
+        step.abandon()
+        raise
+
+
+def _in_thread(step: Invoke) -> Future[Any]:
+    """Run it in a thread that does not keep the process alive, in a copy of this context."""
+    from concurrent.futures import Future  # noqa: PLC0415 - 5 ms that only timeouts pay
+
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()  # from here on it cannot be cancelled, only given up
+    context = copy_context()
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(step.run))
+        except BaseException as exc:  # noqa: BLE001 - for who waits
+            future.set_exception(exc)
+
+    threading.Thread(target=work, name=step.name, daemon=True).start()
+    return future
+
+
+def call_now(step: Invoke) -> Any:
+    """Run one step by itself and return what it comes to; also where a loop runs, which then waits."""
+
+    def alone() -> Generator[Step, Any, Any]:
+        return (yield step)
+
+    import sys  # noqa: PLC0415 - only recovery calls this
+
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - documented in asyncio.events
+        return drive(alone())
+    return _in_thread(Invoke(name=step.name, fn=lambda: drive(alone()), args={})).result()
+
+
+async def _awaited(step: Invoke, result: Any) -> Any:
+    """Wait for a coroutine as long as it may take."""
+    import asyncio  # noqa: PLC0415 - loaded already where this runs
+
+    limit = asyncio.timeout(step.timeout)
+    try:
+        async with limit:
+            return await result
+    except TimeoutError as exc:
+        if limit.expired():
+            raise step.overtime() from exc
+        raise
 
 
 def _call(step: Invoke) -> Any:
     """Call the function; refuse a result whose effects are still to come."""
     try:
-        result = step.tool.fn(**step.args)
+        result = step.fn(**step.args)
     except StopIteration as exc:
         # It would end the flow, or never reach an awaiting task; Python does the same in its generators.
-        raise RuntimeError(f"tool {step.tool.name!r} raised StopIteration") from exc
+        raise RuntimeError(f"{step.name} raised StopIteration") from exc
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         _close(result)
         raise GovernanceError(
-            f"tool {step.tool.name!r} returned a generator, whose effects would come after its outcome was "
-            "recorded; return a list"
+            f"{step.name} returned a generator, whose effects would come after its outcome was recorded; "
+            "return a list"
         )
     return result
 
@@ -112,42 +251,87 @@ def _close(unfinished: Any) -> None:
 
 
 async def drive_async(flow: Generator[Step, Any, Any]) -> Any:
-    """Run a flow to its end without blocking the event loop: disk and sync tools go to a thread.
+    """Run a flow to its end without blocking the event loop: disk and sync functions go to a thread.
 
-    When the task is cancelled while the tool runs, however often, the outcome `cancelled` is made durable first. A
-    sync tool cannot be stopped: its thread goes on, so `cancelled` says that its effect is not known.
+    When the task is cancelled while the tool runs, however often, its outcome is made durable first. A sync tool
+    cannot be stopped: its thread goes on, and the outcome says so.
     """
     reply: Any = None
     error: BaseException | None = None
+    owed: BaseException | None = None
     while True:
         try:
             step = flow.send(reply) if error is None else flow.throw(error)
         except StopIteration as stop:
+            if owed is not None:
+                raise owed from None
             return stop.value
+        except BaseException as exc:
+            if owed is not None:
+                raise owed from exc
+            raise
         reply, error = None, None
+        if owed is not None and not step.finish:
+            error, owed = owed, None
+            continue
         try:
-            reply = await _step_async(step)
+            reply, interruption = await _step_async(step)
+            owed = interruption or owed
+            reply = reply.result() if step.finish else reply
         except GeneratorExit as exc:  # closed, not cancelled: nothing can be awaited any more
-            return drive(flow, exc)
+            try:
+                return drive(flow, _survivable(exc))
+            except Closed:
+                raise exc from None
         except BaseException as exc:  # noqa: BLE001 - the flow records it and raises it again
             error = exc
 
 
-async def _step_async(step: Step) -> Any:
+async def _step_async(step: Step) -> tuple[Any, BaseException | None]:
+    """Return what a step comes to, and the cancellation that came meanwhile and waited.
+
+    A step that is finished comes as its future, done: what it raised may not hide the cancellation.
+    """
     import asyncio  # noqa: PLC0415 - loaded already where this runs
 
-    if isinstance(step, Invoke):
-        result = _call(step) if step.tool.is_async else await asyncio.to_thread(_call, step)
-        return await result if inspect.isawaitable(result) else result
-    # Shielded: a commit under way is finished even if the task is cancelled meanwhile.
-    work = asyncio.ensure_future(asyncio.to_thread(step.work))
+    if isinstance(step, Invoke) and not step.finish:
+        return await _invoke_async(step), None
+    work = asyncio.ensure_future(
+        _invoke_async(step) if isinstance(step, Invoke) else asyncio.to_thread(step.work)
+    )
+    if not step.finish:
+        return await asyncio.shield(work), None  # a commit under way is finished even so, by its thread
+    interruption: BaseException | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as exc:
+            interruption = exc
+    return work, interruption
+
+
+async def _invoke_async(step: Invoke) -> Any:
+    if step.isolate is not None:
+        from runtime.isolation import run_async  # noqa: PLC0415 - only who isolates pays for it
+
+        step.started = True
+        return await run_async(step.fn, step.args, _bounds(step))
+    if step.is_async:
+        return await _awaited(step, step.run())
+    return await _awaited(step, _threaded(step))
+
+
+async def _threaded(step: Invoke) -> Any:
+    import asyncio  # noqa: PLC0415 - loaded already where this runs
+
+    # A thread of its own where it may be given up: the pool's are few, and the loop's end waits for them.
+    work = asyncio.to_thread(step.run) if step.timeout is None else asyncio.wrap_future(_in_thread(step))
     try:
-        return await asyncio.shield(work)
+        result = await work
     except asyncio.CancelledError:
-        while step.finish and not work.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([work])
+        step.abandon()
         raise
+    return await result if inspect.isawaitable(result) else result
 
 
 def recorded_result(outcome: Mapping[str, Any] | None, blob: Callable[[str], str | None]) -> Any:
@@ -158,21 +342,32 @@ def recorded_result(outcome: Mapping[str, Any] | None, blob: Callable[[str], str
         blob: looks up a large result by its address.
 
     Raises:
-        InDoubt: the original has no outcome, was cancelled or aborted, or its result was not kept.
+        InDoubt: the original has no outcome, is in doubt, was cancelled or aborted, or its result was not kept.
+        GuardRejected: an output guard rejected the original; its result stays withheld.
         RecordedFailure: the original failed.
     """
     if outcome is None:
         raise InDoubt(
             "a call with this idempotency key has started and has no outcome yet; look before retrying"
         )
+    if any(not said["passed"] for said in json.loads(outcome["guards"] or "[]")):
+        raise GuardRejected(
+            f"the original call was rejected by an output guard and ended as {outcome['status']}", outcome
+        )
     if outcome["status"] == "failed":
         raise RecordedFailure(
             f"the original call failed with {outcome['error_type']}: {outcome['error_message']}"
         )
     if outcome["status"] == "aborted":
-        raise InDoubt("the original call was given up before its tool started; to run it, use another key")
+        given_up = outcome["reason_code"] in (None, "given_up")
+        how = "was given up before its tool started" if given_up else "was aborted"
+        raise InDoubt(f"the original call {how}; to run it, use another key")
     if outcome["status"] != "succeeded":
         raise InDoubt(f"the original call ended as {outcome['status']}; its effect is not known")
+    return _kept_result(outcome, blob)
+
+
+def _kept_result(outcome: Mapping[str, Any], blob: Callable[[str], str | None]) -> Any:
     if outcome["result_storage"] != "full":
         raise InDoubt(
             f"the original succeeded; its result was stored as {outcome['result_storage']!r}, not in full"

@@ -13,7 +13,7 @@ Accepted: loading validates each policy apart (about a millisecond each), so tha
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,16 +24,20 @@ from runtime.annotations import PolicyVerdict, Refinement, policy_error, refinem
 from runtime.canonical import Json, content_hash
 from runtime.chains import bracketed
 from runtime.errors import BundleError, PolicyError, PolicySchemaError
-from runtime.limits import Limits, check_limits, parse_limits
+from runtime.limits_file import check_limits, parse_limits
 from runtime.links import LINKS_FILE, Link, parse_links
+from runtime.narrowing import Narrowing
 from runtime.policy_files import Statement, offset_of_name, statements
 from runtime.schema import SCHEMA_FILE, CedarSchema, parse_schema, with_standard_context
+from runtime.session_reads import session_reads
 from runtime.spec import SPEC_FILE, ContextSpec, check_spec, parse_spec
 from runtime.spec_check import unfillable
 from runtime.tunables import Tunable, read_tunables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from runtime.limits import Limits
 
 LIMITS_FILE = "limits.toml"
 _NAMED_FILES = frozenset({LINKS_FILE, SCHEMA_FILE, SPEC_FILE, LIMITS_FILE})
@@ -101,18 +105,24 @@ class Bundle:
         """The permits only: says whether a permit is satisfied where a forbid is, too."""
         return self.without(frozenset(i for i, policy in self.policies.items() if policy.effect == "forbid"))
 
+    @cached_property
+    def narrowing(self) -> Narrowing:
+        """How requests are narrowed to what the policies can read."""
+        return Narrowing(self.document, self.schema, self.cedar_schema)
+
     def without(self, ids: frozenset[str]) -> cedarpy.PolicySet:
         """Return the policy set without some policies. Cached by `ids`.
 
         Raises:
             KeyError: an id that is not in the bundle.
         """
-        if unknown := ids - self.policies.keys():
-            raise KeyError(f"bundle {self.name!r} has no policies {sorted(unknown)}")
-        if ids not in self._subsets:
+        found = self._subsets.get(ids)
+        if found is None:
+            if unknown := ids - self.policies.keys():
+                raise KeyError(f"bundle {self.name!r} has no policies {sorted(unknown)}")
             kept = bracketed(_subset(self.document, ids))
-            self._subsets[ids] = cedarpy.PolicySet.from_json_str(json.dumps(kept))
-        return self._subsets[ids]
+            found = self._subsets[ids] = cedarpy.PolicySet.from_json_str(json.dumps(kept))
+        return found
 
     def row_dicts(self) -> list[dict[str, Json]]:
         """Return one row of `trace.POLICIES` for each file, sorted by file."""
@@ -206,6 +216,7 @@ def bundle_from_files(files: Mapping[str, str], name: str) -> Bundle:
     limits = parse_limits(texts.get(LIMITS_FILE, ""), LIMITS_FILE)
     check_limits(limits, schema, LIMITS_FILE)
     policy_hash, version = hashes_of(texts, spec, limits)
+    limits = replace(limits, watched=session_reads(loaded.document()))
     return Bundle(
         name=name,
         files=texts,

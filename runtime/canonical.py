@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,7 +23,7 @@ import msgspec
 import rfc8785
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 """A JSON value as Python holds it."""
@@ -30,6 +31,15 @@ Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json
 _encoder = msgspec.json.Encoder(order="sorted")
 _SAFE = 2**53 - 1
 _INT64 = range(-(2**63), 2**63)
+_LONG = re.compile("[0-9]{19}")
+"""What the text of an integer beyond 64 bits has, and little else; msgspec writes those below 2**64."""
+_NAMES = frozenset({str})
+_FIT = frozenset({str, bool, type(None)})
+"""Types whose values are written by msgspec as they must be; a lone surrogate is found when it is written."""
+_SCALARS = _FIT | {int, float}
+_LISTS = frozenset({list, tuple})
+_CONTAINERS = _LISTS | {dict}
+_KNOWN = _SCALARS | _CONTAINERS
 
 
 class NotCanonical(ValueError):  # noqa: N818 - named for what the value is
@@ -49,13 +59,33 @@ def canonical(value: Json) -> str:
         '9007199254740993'
     """
     try:
-        if _needs_rfc8785(value):
-            return rfc8785.dumps(_doubles(value)).decode()
-        return _encoder.encode(value).decode()
-    except _Unfit:
-        where, why = next(_faults(value, "$"))
+        return _text(value)
+    except (_Unfit, OverflowError):
+        where, why = next(_faults(value, "$"), ("$", "a number out of range"))
         raise NotCanonical(f"value has no canonical JSON form: {why} at {where}") from None
-    except (rfc8785.CanonicalizationError, TypeError, UnicodeError, OverflowError, RecursionError) as exc:
+    except (rfc8785.CanonicalizationError, TypeError, UnicodeError, RecursionError) as exc:
+        raise NotCanonical(f"value has no canonical JSON form: {exc}") from exc
+
+
+def _text(value: Json) -> str:
+    if _needs_rfc8785(value):
+        _require_known_integers(value)
+        return rfc8785.dumps(_doubles(value)).decode()
+    text = _encoder.encode(value).decode()
+    if _LONG.search(text) is not None:
+        _require_known_integers(value)
+    return text
+
+
+def canonical_texts(value: str | Mapping[str, str | None]) -> str:
+    """Return the canonical text of a text, or of a record of texts whose names are ASCII: nothing else is in it.
+
+    Raises:
+        NotCanonical: a lone surrogate.
+    """
+    try:
+        return _encoder.encode(value).decode()
+    except UnicodeError as exc:
         raise NotCanonical(f"value has no canonical JSON form: {exc}") from exc
 
 
@@ -64,28 +94,33 @@ class _Unfit(Exception):  # noqa: N818 - never leaves this module
 
 
 def _needs_rfc8785(value: Json) -> bool:
-    """Whether a float or a non-ASCII member name occurs. Every member is looked at; this is the hot path."""
+    """Whether a float or a non-ASCII member name occurs. Every member is looked at; this is the hot path.
+
+    Members are judged by the set of their types, made in C: few have any that must be looked at one by one.
+    """
     kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return False
-    if kind is int:
-        if value not in _INT64:
-            raise _Unfit
-        return False
     if kind is dict:
-        slow = False
-        for key, item in value.items():  # type: ignore[union-attr]  # mypy does not narrow by `type(…) is`
-            if type(key) is not str:
-                raise _Unfit
-            slow |= not key.isascii()
-            if type(item) is not str:
-                slow |= _needs_rfc8785(item)
+        if not _NAMES.issuperset(map(type, value)):  # type: ignore[arg-type]  # mypy does not narrow by `type(…) is`
+            raise _Unfit
+        slow = not "".join(value).isascii()  # type: ignore[arg-type]  # as above
+        members: Collection[Json] = value.values()  # type: ignore[union-attr]  # as above
+    else:
+        slow, members = False, value if kind in _LISTS else (value,)  # type: ignore[assignment]  # as above
+    kinds = set(map(type, members))
+    if kinds <= _FIT:
         return slow
-    if kind in (list, tuple):
-        return any([_needs_rfc8785(item) for item in value])  # type: ignore[union-attr]  # as above
-    if kind is float:
-        return True
-    raise _Unfit
+    slow |= float in kinds
+    if kinds <= _SCALARS:
+        return slow
+    if not kinds <= _KNOWN:
+        raise _Unfit
+    return any([_needs_rfc8785(each) for each in members if type(each) in _CONTAINERS]) or slow
+
+
+def _require_known_integers(value: Json) -> None:
+    """Refuse integers beyond 64 bits."""
+    if next(_faults(value, "$"), None) is not None:
+        raise _Unfit
 
 
 def _doubles(value: Json) -> Json:

@@ -18,16 +18,18 @@ import msgspec
 
 from runtime.ruling import Answer, PolicyFault
 from runtime.schema_parser import unescape
+from runtime.trace import CedarDecision  # noqa: TC001 - msgspec reads annotations at run time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runtime.bundle import Bundle
+    from runtime.canonical import Json
     from runtime.policy import Case
-    from runtime.trace import CedarDecision
 
 _PREFIX = "error while evaluating policy `"
 _encode = msgspec.json.Encoder().encode
+_engine = cedarpy._internal.is_authorized_batch  # noqa: SLF001 - see `_asked`; tests hold it to the public one
 
 
 @cache
@@ -37,9 +39,53 @@ def engine_name() -> str:
 
 
 def evaluate(case: Case, bundle: Bundle, lifted: frozenset[str] = frozenset()) -> Answer:
-    """Return Cedar's answer for one case. Parses the case's entities; 30–80 µs."""
-    entities = cedarpy.Entities.from_json_str(case.slice.text, bundle.cedar_schema)
-    return evaluate_batch([case], entities, bundle, lifted)[0]
+    """Return Cedar's answer for one case, as `evaluate_batch` gives it.
+
+    Cost: 20 µs and 1 µs a policy of the action; two to four times that where a policy errs or there is no decision.
+    """
+    narrow = bundle.narrowing.of(case.action.id)
+    request = _request(case, narrow.context(case.context))
+    entities = _entities(case, bundle)
+    idle = narrow.idle
+    found = _asked(request, bundle.without(lifted | idle if lifted else idle), entities, bundle)
+    told = found.diagnostics
+    if told.errors or found.decision == "NoDecision":
+        # Cedar's words for what went wrong name what a record has: they are those of the whole request.
+        whole = cedarpy.Entities.from_json_str(case.slice.text, bundle.cedar_schema)
+        return evaluate_batch([case], whole, bundle, lifted)[0]
+    permitted = found.decision == "Allow"
+    if told.reason and not permitted:
+        permits = bundle.without(narrow.no_permits)
+        permitted = _asked(request, permits, entities, bundle).decision == "Allow"
+    return Answer(found.decision, tuple(sorted(told.reason)), permitted=permitted)
+
+
+def _entities(case: Case, bundle: Bundle) -> cedarpy.Entities:
+    """The entities of a case that are more than their names."""
+    text = case.slice.telling
+    if text is None:
+        return bundle.narrowing.no_entities
+    return cedarpy.Entities.from_json_str(text, bundle.cedar_schema)
+
+
+class _Told(msgspec.Struct):
+    reason: list[str] = []
+    errors: list[str] = []
+
+
+class _Found(msgspec.Struct):
+    """Cedar's response, as its engine writes it."""
+
+    decision: CedarDecision
+    diagnostics: _Told
+
+
+def _asked(
+    request: dict[str, Any], policies: cedarpy.PolicySet, entities: cedarpy.Entities, bundle: Bundle
+) -> _Found:
+    """Ask the engine itself: cedarpy's wrapper takes as long again, to make objects of what two members say."""
+    (text,) = _engine([request], policies, entities._inner, bundle.narrowing.schema, False)  # noqa: SLF001 - as above
+    return _read(text)
 
 
 def ask_batch(
@@ -74,12 +120,15 @@ def evaluate_batch(
     return answers
 
 
-def _request(case: Case) -> dict[str, Any]:
+_read = msgspec.json.Decoder(_Found).decode
+
+
+def _request(case: Case, context: Mapping[str, Json] | None = None) -> dict[str, Any]:
     return {
         "principal": case.principal.json(),
         "action": case.action.json(),
         "resource": case.resource.json(),
-        "context": _encode(case.context).decode(),
+        "context": _encode(case.context if context is None else context).decode(),
     }
 
 
@@ -109,8 +158,11 @@ def faults(errors: Iterable[str], known: Iterable[str] | None) -> tuple[PolicyFa
     Raises:
         ValueError: if a text names no known policy; an error nobody can attribute must not pass as none.
     """
+    texts = list(errors)
+    if not texts:
+        return ()
     ids = None if known is None else frozenset(known)
-    found = [_fault(text, ids) for text in errors]
+    found = [_fault(text, ids) for text in texts]
     return tuple(sorted(found, key=lambda fault: (fault.policy, fault.message)))
 
 

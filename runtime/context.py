@@ -8,6 +8,12 @@ is one of `found`, `none` (asked, nothing there), `not_asked`, `failed`: a decis
 
 What a fact may do: fill `context.<name>`, or attributes and direct parents of the principal or the resource. An empty
 set is a value (`[]`), while a record that is not there is absent, as is any fact whose key the request does not give.
+
+Freshness: with `max_age`, a fact is fresh if it is at most that old, and dated at most `MAX_SKEW_US` ahead of the
+decision; one from the future says nothing about now, and would never grow stale. Decisions record the skew they were
+judged by, so that those made before there was a bound (schema version 1) are judged again without one.
+
+Accepted: a set is as old as its oldest row; a row of it that is dated ahead does not show beside an older one.
 """
 
 from __future__ import annotations
@@ -18,8 +24,10 @@ from typing import TYPE_CHECKING, Literal
 
 from runtime.assembly import assemble
 from runtime.canonical import Json, NotCanonical, canonical, content_hash
-from runtime.errors import SourceError
+from runtime.errors import SourceError, SourceTimeout
 from runtime.facts import NO_VALUE, CompiledContext, Fact, FactStatus, is_plain
+from runtime.foreign import message_of, well_formed
+from runtime.request import MAX_SKEW_US
 from runtime.values import as_set, micros, to_json
 
 if TYPE_CHECKING:
@@ -39,6 +47,10 @@ __all__ = [
     "compile_context",
     "judge_context",
 ]
+
+
+MAX_QUOTED = 300
+"""Most characters of a key that a message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +87,9 @@ def compile_context(
     Raises:
         NotCanonical: the request's own values have no canonical form.
     """
-    pins = dict(versions or {})
+    asking = _Asking(sources, request, resource, dict(versions or {}))
     facts = [
-        _ask(fact, _Origin(fact, spec), sources, request, resource, pins)
+        asking.ask(fact, _Origin(fact, spec))
         if fact.applies(request.tool)
         else _Origin(fact, spec).fact("not_asked")
         for fact in spec.facts
@@ -122,7 +134,7 @@ class _Origin:
         )
 
     def failed(self, code: str, message: str) -> Fact:
-        return replace(self.fact("failed"), code=code, message=message)
+        return replace(self.fact("failed"), code=code, message=well_formed(message))
 
 
 def _without_floats(fact: Fact, why: str) -> Fact:
@@ -133,29 +145,45 @@ def _without_floats(fact: Fact, why: str) -> Fact:
     )
 
 
-def _ask(
-    fact: FactSpec,
-    origin: _Origin,
-    sources: Mapping[str, Source],
-    request: Request,
-    resource: EntityUid,
-    pins: dict[str, str],
-) -> Fact:
-    source = sources.get(fact.source)
-    if source is None:
-        return origin.failed("source_failed", f"source `{fact.source}` is not bound")
-    try:
-        origin.key = fact_key(fact, request, resource)
+@dataclass(slots=True)
+class _Asking:
+    """The lookups of one request."""
+
+    sources: Mapping[str, Source]
+    request: Request
+    resource: EntityUid
+    pins: dict[str, str]
+    """Source → version to read as of."""
+    silent: dict[str, str] = field(default_factory=dict)
+    """Source → what it said when it did not answer in time: asked once a request, not once a fact."""
+
+    def ask(self, fact: FactSpec, origin: _Origin) -> Fact:
+        source = self.sources.get(fact.source)
+        if source is None:
+            return origin.failed("source_failed", f"source `{fact.source}` is not bound")
+        try:
+            return self._found(fact, origin, source)
+        except SourceTimeout as exc:
+            self.silent[fact.source] = str(exc)
+            return origin.failed("source_failed", str(exc))
+        except (SourceError, NotCanonical) as exc:
+            return origin.failed("source_failed", str(exc))
+        except Exception as exc:  # noqa: BLE001 - a guard point: a source, and the values it gives, need not be ours
+            why = f"source `{fact.source}` failed: {type(exc).__name__}: {message_of(exc):.300}"
+            return origin.failed("source_failed", why)
+
+    def _found(self, fact: FactSpec, origin: _Origin, source: Source) -> Fact:
+        origin.key = fact_key(fact, self.request, self.resource)
         if None in origin.key.values():
             return origin.fact("none")
         origin.uri = source.uri
-        found = source.lookup(origin.key, fact.columns, version=pins.get(fact.source))
+        if fact.source in self.silent:
+            return origin.failed("source_failed", self.silent[fact.source])
+        found = source.lookup(origin.key, fact.columns, version=self.pins.get(fact.source))
         origin.version = found.version
         if source.kind == "delta" and found.version is not None:
-            pins.setdefault(fact.source, found.version)
-        return _answered(origin, found, request.tenant)
-    except (SourceError, NotCanonical) as exc:
-        return origin.failed("source_failed", str(exc))
+            self.pins.setdefault(fact.source, found.version)
+        return _answered(origin, found, self.request.tenant)
 
 
 def fact_key(fact: FactSpec, request: Request, resource: EntityUid) -> dict[str, Json]:
@@ -203,10 +231,14 @@ def _answered(origin: _Origin, found: Found, tenant: str) -> Fact:
             why = f"source `{fact.source}` returned a row of tenant {others[0]!r} for a request of {tenant!r}"
             return origin.failed("tenant_crossing", why)
     if fact.shape == "record" and len(rows) > 1:
-        why = f"source `{fact.source}` has {len(rows)} rows for {canonical(origin.key)}; a record takes one"
+        why = f"source `{fact.source}` has {len(rows)} rows for {_cut(canonical(origin.key))}; a record takes one"
         return origin.failed("not_unique", why)
     as_of = _oldest(fact.age_column, rows) if fact.age_column is not None else found.as_of
     return origin.fact("found" if rows else "none", _value(fact, rows), _parents(fact, rows), as_of)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
 def _value(fact: FactSpec, rows: Sequence[Mapping[str, Json]]) -> Json:
@@ -262,7 +294,7 @@ def _time(value: Json, column: str) -> int | None:
 
 
 def judge_context(
-    compiled: CompiledContext, spec: ContextSpec, at: datetime
+    compiled: CompiledContext, spec: ContextSpec, at: datetime, *, skew_us: int | None = MAX_SKEW_US
 ) -> tuple[Refusal | None, dict[str, Json]]:
     """Judge the facts at a time: stages `tenant` and `context`. Pure.
 
@@ -270,19 +302,23 @@ def judge_context(
         compiled: the facts; one that `spec` does not declare is not judged.
         spec: says how old a fact may be, and what to do about it.
         at: evaluation time.
+        skew_us: how far ahead of `at` a fact with `max_age` may be dated, microseconds; None: any, as was judged
+            before schema version 2.
 
     Returns:
         The first refusal, a crossing of tenants before anything else and then in the spec's order, and what was seen:
-        `{"facts": {name: {"as_of", "age_s", "stale"}}}` of the facts asked for, ages in whole seconds, null: unknown.
+        `{"facts": {name: {"as_of", "age_s", "stale"}}, "max_skew_us"}` of the facts asked for, ages in whole
+        seconds, null: unknown.
     """
     asked = [(f, compiled.facts[f.name]) for f in spec.facts if f.name in compiled.facts]
+    now = micros(at)
     seen: dict[str, Json] = {}
     refusals: list[Refusal] = []
     for declared, fact in asked:
         if fact.status == "not_asked":
             continue
-        age = None if fact.as_of is None else micros(at) - fact.as_of
-        stale = _is_stale(declared, fact, age)
+        age = None if fact.as_of is None else now - fact.as_of
+        stale = _is_stale(declared, fact, age, skew_us)
         inputs: dict[str, Json] = {
             "as_of": fact.as_of,
             "age_s": None if age is None else age // 1_000_000,
@@ -296,20 +332,28 @@ def judge_context(
         elif stale and declared.on_stale == "block":
             refusals.append(Refusal("context", "stale", _stale_message(declared, age), {fact.name: inputs}))
     refusals.sort(key=lambda refusal: refusal.stage != "tenant")
-    return (refusals[0] if refusals else None), {"facts": seen}
+    judged: dict[str, Json] = {"facts": seen}
+    if skew_us is not None:
+        judged["max_skew_us"] = skew_us
+    return (refusals[0] if refusals else None), judged
 
 
-def _is_stale(declared: FactSpec, fact: Fact, age: int | None) -> bool:
-    """Whether a fact is too old, or does not say how old it is. A row that is not there has no age of its own."""
+def _is_stale(declared: FactSpec, fact: Fact, age: int | None, skew_us: int | None) -> bool:
+    """Whether a fact is too old, dated ahead, or does not say how old it is. What is not there has no own age."""
     if declared.max_age_us is None or fact.status == "failed":
         return False
     if fact.status == "none" and age is None:
         return False
-    return age is None or age > declared.max_age_us
+    return age is None or age > declared.max_age_us or (skew_us is not None and age < -skew_us)
 
 
 def _stale_message(declared: FactSpec, age: int | None) -> str:
     allowed = f"{(declared.max_age_us or 0) / 1_000_000:g} s"
     if age is None:
         return f"fact `{declared.name}` does not say how old it is; `max_age` allows {allowed}"
+    if age < 0:
+        return (
+            f"fact `{declared.name}` is dated {-age / 1_000_000:.0f} s ahead of the decision, so it says nothing "
+            "about how fresh it is; set the clock that is wrong, the source's or this machine's"
+        )
     return f"fact `{declared.name}` is {age / 1_000_000:.0f} s old; `max_age` allows {allowed}"

@@ -70,8 +70,8 @@ class DeltaSource:
         self._max_rows = max_rows
         self._log = _local_log(self._location) if probe else None
         self._lock = Lock()
-        self._latest: _Snapshot | None = None
-        self._mark: tuple[int, int] | None = None
+        # In one: a reader between two assignments would hold an old version for unchanged.
+        self._latest: tuple[_Snapshot, tuple[int, int] | None] | None = None
         self._table: Any = None
         self._kept: dict[str, _Snapshot] = {}
         self._times: dict[int, int | None] = {}
@@ -110,8 +110,10 @@ class DeltaSource:
 
     def _unchanged(self) -> _Snapshot | None:
         """Return the version in memory, if it is certain to be the latest still."""
-        latest, mark = self._latest, self._mark
-        if latest is None or self._log is None or _mark(self._log) != mark:
+        if self._latest is None or self._log is None:
+            return None
+        latest, mark = self._latest
+        if _mark(self._log) != mark:
             return None
         # After the folder: a commit between the two looks shows in this one.
         return None if os.access(latest.next_log, os.F_OK) else latest
@@ -127,8 +129,9 @@ class DeltaSource:
                 self._kept.clear()
                 self._times.clear()
             self._table = fresh
-        self._latest, self._mark = self._keep(self._table), mark
-        return self._latest
+        snapshot = self._keep(self._table)
+        self._latest = snapshot, mark
+        return snapshot
 
     def _load_version(self, version: str) -> _Snapshot:
         if not version.isdecimal():

@@ -21,9 +21,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from runtime.arrow import arrow_of_stored
 from runtime.canonical import new_id
 from runtime.errors import CommitConflict, LedgerCorrupt, LedgerError
-from runtime.lake import arrow_of_stored
 from runtime.ledger_state import EVIDENCE
 from runtime.trace import DRAINED, Table
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from runtime.canonical import Json, canonical, sha256
+from runtime.canonical import Json, canonical, canonical_texts, sha256
+from runtime.once import once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 _IDENT = r"[A-Za-z_][A-Za-z0-9_]*"
 _TYPE = re.compile(rf"{_IDENT}(?:::{_IDENT})*")
 _QUOTED = re.compile(rf'(?P<type>{_IDENT}(?:::{_IDENT})*)::(?P<id>".*")', re.DOTALL)
+
+
+@lru_cache(maxsize=4096)
+def _quoted(kind: str, ident: str) -> str:
+    return f"{kind}::{json.dumps(ident, ensure_ascii=False)}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,7 +63,7 @@ class EntityUid:
         return cls(kind, ident)
 
     def __str__(self) -> str:
-        return f"{self.type}::{json.dumps(self.id, ensure_ascii=False)}"
+        return _quoted(self.type, self.id)
 
     def json(self) -> dict[str, str]:
         """Return Cedar's JSON form, `{"type": …, "id": …}`."""
@@ -84,12 +90,14 @@ class Entity:
         }
         return body | ({"tags": dict(self.tags)} if self.tags else {})
 
-    @cached_property
+    @once
     def content(self) -> str:
         """Canonical JSON text: what the hash is taken of and what `entities.entity` stores."""
-        return canonical(self.json())
+        if self.attrs or self.parents or self.tags:
+            return canonical(self.json())
+        return f'{{"attrs":{{}},"parents":[],"uid":{canonical_texts(self.uid.json())}}}'
 
-    @cached_property
+    @once
     def hash(self) -> str:
         """Content address, 64 hex digits."""
         return sha256(self.content)
@@ -114,17 +122,24 @@ class Slice:
                 raise ValueError(f"entity {entity.uid} comes with two different contents in one slice")
         return cls(tuple(sorted(found.values(), key=lambda entity: entity.hash)))
 
-    @cached_property
+    @once
     def entity_hashes(self) -> list[str]:
         """The addresses of the members, sorted."""
         return [entity.hash for entity in self.entities]
 
-    @cached_property
+    @once
     def hash(self) -> str:
         """Content address of the slice: SHA-256 of the canonical list of entity hashes."""
-        return sha256(canonical(list(self.entity_hashes)))
+        quoted = ",".join([f'"{address}"' for address in self.entity_hashes])
+        return sha256(f"[{quoted}]")
 
-    @cached_property
+    @once
+    def telling(self) -> str | None:
+        """The entities that are more than their names, as such a document; null: there are none."""
+        told = [e.content for e in self.entities if e.attrs or e.parents or e.tags]
+        return f"[{','.join(told)}]" if told else None
+
+    @once
     def text(self) -> str:
         """The slice as a Cedar entities document (JSON)."""
         return "[" + ",".join(entity.content for entity in self.entities) + "]"

@@ -4,18 +4,40 @@
 GovernanceError
 ├── Blocked              (PermissionError)  stop: policy, limits, context or the request itself said no
 ├── ApprovalRequired     ask a person, then resume
-├── InDoubt              the same key is in flight, or may have committed: look, never retry blindly
+├── ApprovalError        an approval, or what an approver presents, is refused; nothing was granted
+│   ├── ApprovalUnknown  (LookupError)      no such approval here: look at the list
+│   ├── ApprovalClosed   it waits for nothing any more; ask again
+│   ├── NotAnApprover    (PermissionError)  somebody else must say so
+│   └── GrantRefused     (PermissionError)  the credential is not believed: get another
+│       ├── GrantExpired
+│       ├── GrantStale
+│       └── GrantReplayed
+├── GuardRejected        (PermissionError)  stop: an output guard said no; `.outcome` says what became of it
+├── InDoubt              it may have taken effect: look, never retry blindly
+├── InProgress           the same key's first call still runs: ask again later
+├── NotCommitted         raised by a tool's commit: it did not take effect
+├── ShuttingDown         the process is ending: nothing new is begun
 ├── IdempotencyConflict  (ValueError)       same key, other arguments: fix the caller
 ├── BundleError          (ValueError)       fix the input: names file, line and policy
 │   ├── PolicyError
 │   │   ├── PolicySyntaxError
 │   │   └── PolicySchemaError
+│   ├── ApproversError
 │   ├── ContextSpecError
 │   └── LimitsError
 ├── RegistrationError    (ValueError)       fix the tool's declaration, or the session's identity
+├── ClockError           (ValueError)       set the clock: it says no usable time
+├── RecordRefused        (ValueError)       fix the input: it cannot be recorded as given
 ├── SourceError          a system of record could not answer; the decision fails closed
+│   └── SourceTimeout    it did not answer in time
+├── ToolError            the tool did not return: whether it had its effect is the outcome's to say
+│   ├── ToolTimeout      (TimeoutError)         it took longer than it may
+│   ├── ToolMemory       (MemoryError)          it needed more memory than it may
+│   ├── ToolCrashed      its process ended without a result, could not begin, or was stopped
+│   └── IsolatedToolError                       it raised, in its own process
 └── LedgerError          (OSError)
     ├── CommitConflict   retry from the read
+    │   └── ActionMoved  the action is not where it was believed to be
     ├── CommitUncertain  read back, never guess
     ├── LedgerTooNew     upgrade redecide
     └── LedgerCorrupt    stop, keep the bytes
@@ -24,9 +46,11 @@ GovernanceError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runtime.policy import Decision
 
 
@@ -55,11 +79,96 @@ class ApprovalRequired(GovernanceError):  # noqa: N818 - the verdict's own name
         super().__init__(message)
         self.decision = decision
 
+    @property
+    def approval_id(self) -> str:
+        """What `Runtime.approvals` and `Session.resume` take: the id of the decision that asked."""
+        return self.decision.request.decision_id
+
+
+class ApprovalError(GovernanceError):
+    """An approval, or what an approver presents, is refused. Nothing was granted or denied, nothing ran."""
+
+    kind: ClassVar[str] = "approval"
+
+
+class ApprovalUnknown(ApprovalError, LookupError):  # noqa: N818 - named for what the approval is
+    """There is no such approval in this ledger, or none that this session may use."""
+
+    kind: ClassVar[str] = "approval_unknown"
+
+
+class ApprovalClosed(ApprovalError):  # noqa: N818 - named for what the approval is
+    """The approval waits for nothing any more: it is granted, denied, expired or used."""
+
+    kind: ClassVar[str] = "approval_closed"
+
+
+class NotAnApprover(ApprovalError, PermissionError):  # noqa: N818 - named for who it is
+    """Somebody is known, and may not approve this: not admitted, of another tenant, or the principal itself."""
+
+    kind: ClassVar[str] = "not_an_approver"
+
+
+class GrantRefused(ApprovalError, PermissionError):  # noqa: N818 - named for what happened
+    """Who presents the credential is not known: it is forged, malformed, for something else, or of no known kind."""
+
+    kind: ClassVar[str] = "grant_refused"
+
+
+class GrantExpired(GrantRefused):
+    """The credential was good once."""
+
+    kind: ClassVar[str] = "grant_expired"
+
+
+class GrantStale(GrantRefused):
+    """The credential is for another approval, or for another action than the one that waits."""
+
+    kind: ClassVar[str] = "grant_stale"
+
+
+class GrantReplayed(GrantRefused):
+    """The credential was used before."""
+
+    kind: ClassVar[str] = "grant_replayed"
+
+
+class GuardRejected(GovernanceError, PermissionError):  # noqa: N818 - named for what it reports
+    """An output guard rejected what the tool did, raised, or did not answer.
+
+    `outcome` is the trace's row: `aborted` nothing was committed, `compensated` it was undone, `succeeded` it took
+    effect and its result is withheld.
+    """
+
+    kind: ClassVar[str] = "guard_rejected"
+
+    def __init__(self, message: str, outcome: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
 
 class InDoubt(GovernanceError):  # noqa: N818 - the state's own name
-    """A call has started and its outcome is not recorded, or is not one that could be returned."""
+    """A call may have taken effect, or its outcome is not recorded or not one that could be returned."""
 
     kind: ClassVar[str] = "in_doubt"
+
+
+class InProgress(GovernanceError):  # noqa: N818 - the state's own name
+    """The same idempotency key is in flight, in a process that lives. Nothing ran twice; safe to ask again."""
+
+    kind: ClassVar[str] = "in_progress"
+
+
+class NotCommitted(GovernanceError):  # noqa: N818 - what happened
+    """Raise it from a staged tool's commit, or from a tool, to say that nothing took effect: recorded `aborted`."""
+
+    kind: ClassVar[str] = "not_committed"
+
+
+class ShuttingDown(GovernanceError):  # noqa: N818 - the state's own name
+    """The process was told to end; calls under way are finished or recorded, new ones are refused."""
+
+    kind: ClassVar[str] = "shutting_down"
 
 
 class IdempotencyConflict(GovernanceError, ValueError):  # noqa: N818 - as HTTP calls it
@@ -106,6 +215,12 @@ class ContextSpecError(BundleError):
     kind: ClassVar[str] = "context_spec"
 
 
+class ApproversError(BundleError):
+    """`approvers.toml` is wrong, or a key it names cannot be used."""
+
+    kind: ClassVar[str] = "approvers"
+
+
 class LimitsError(BundleError):
     """`limits.toml` is wrong."""
 
@@ -118,10 +233,70 @@ class RegistrationError(GovernanceError, ValueError):
     kind: ClassVar[str] = "registration"
 
 
+class ClockError(GovernanceError, ValueError):
+    """The clock says no usable time: none, without a zone, or outside 1970 to 9999. Nothing was decided by it."""
+
+    kind: ClassVar[str] = "clock"
+
+
+class RecordRefused(GovernanceError, ValueError):  # noqa: N818 - named for what happened
+    """A label cannot be recorded: it is no text, too long, or about a decision of another tenant."""
+
+    kind: ClassVar[str] = "record_refused"
+
+
 class SourceError(GovernanceError):
     """A source of facts could not answer. The decision that asked is blocked by `context`."""
 
     kind: ClassVar[str] = "source"
+
+
+class SourceTimeout(SourceError):  # noqa: N818 - named for what happened
+    """A source of facts did not answer within its `timeout`, or is still busy with lookups that did not."""
+
+    kind: ClassVar[str] = "source_timeout"
+
+
+class ToolError(GovernanceError):
+    """A tool did not return."""
+
+    kind: ClassVar[str] = "tool"
+
+
+class ToolTimeout(ToolError, TimeoutError):  # noqa: N818 - as the limit is called
+    """The tool took longer than it may, by the clock or in processor time."""
+
+    kind: ClassVar[str] = "timeout"
+
+
+class ToolMemory(ToolError, MemoryError):  # noqa: N818 - as the limit is called
+    """The tool needed more memory than it may."""
+
+    kind: ClassVar[str] = "memory"
+
+
+class ToolCrashed(ToolError):  # noqa: N818 - what happened
+    """The tool's process ended without a result, could not begin, or was stopped; the message says how it ended.
+
+    `began` tells whether the tool may have been called: if not, it had no effect.
+    """
+
+    kind: ClassVar[str] = "tool_crashed"
+
+    def __init__(self, message: str, *, began: bool = True) -> None:
+        super().__init__(message)
+        self.began = began
+
+
+class IsolatedToolError(ToolError):
+    """What a tool raised in its own process: its class is known here by name only."""
+
+    kind: ClassVar[str] = "tool_raised"
+
+    def __init__(self, message: str, *, type_name: str) -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.type_name = type_name
+        """Name of the exception's class in the tool's process."""
 
 
 class LedgerError(GovernanceError, OSError):
@@ -134,6 +309,12 @@ class CommitConflict(LedgerError):  # noqa: N818 - Delta's own name
     """Somebody else committed first. Safe to retry from the read."""
 
     kind: ClassVar[str] = "commit_conflict"
+
+
+class ActionMoved(CommitConflict):
+    """An action is not in the state it was believed to be in, or has ended. Nothing was written; look again."""
+
+    kind: ClassVar[str] = "action_moved"
 
 
 class CommitUncertain(LedgerError):  # noqa: N818 - the state's own name

@@ -3,6 +3,11 @@
 One rule: what is read back is what was written, whatever the strings hold, and a table of a newer schema is
 refused by name before a row of it is read or written.
 
+A table of an older schema is read as it is: columns that it does not have are null. It is brought to this version
+before the first row of this version goes in, by two commits: first its property says so, from which moment an older
+reader refuses it by name and an older writer's commit is refused by Delta; then it gets the columns. Whoever finds it
+half-way reads it like an older one, and a writer adds what is missing.
+
 Accepted trade-offs. On a local disk delta-rs syncs nothing: after power loss the last commits may be gone or
 torn, which is why the ledger, not the lake, is the durability point. Delta has no empty partition value: an empty
 tenant becomes null at the latest when the table is compacted, so `tenant` is nullable in the lake although it is
@@ -15,14 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-import msgspec
-
+from runtime.arrow import arrow_schema, to_arrow
 from runtime.errors import CommitConflict, LedgerCorrupt, LedgerError, LedgerTooNew
-from runtime.trace import SCHEMA_VERSION, Column, Table
+from runtime.trace import SCHEMA_VERSION, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     Row: TypeAlias = Mapping[str, Json]
 
 VERSION_KEY: Final = "redecide.schema_version"
-"""Delta table property that holds `trace.SCHEMA_VERSION`; set by the commit that creates the table."""
+"""Delta table property that holds `trace.SCHEMA_VERSION`; set by the commit that creates or upgrades the table."""
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _UNUSABLE: Final = frozenset("%[]\\^|")
@@ -45,106 +48,15 @@ _STATISTICS: Final = frozenset({
     "decision_id", "outcome_id", "linked_to", "session_id", "step", "decided_at", "recorded_at", "tool", "kind",
     "verdict", "writer", "position", "label", "bundle_version", "replay_id", "metric", "alias", "at",
 })  # fmt: skip
-_BLOCK_BYTES: Final = 4 << 20
 
 
-# -- rows and Arrow --------------------------------------------------------------------------------------------
+class Behind(NamedTuple):
+    """How a table of an older schema differs from this release's."""
 
-
-@cache
-def _schemas(table: Table) -> tuple[pa.Schema, pa.Schema]:
-    """Return a table's Arrow schema, and the one its JSON is parsed with (timestamps as integers)."""
-    import pyarrow as pa  # noqa: PLC0415 - costs 0.3 s to import
-
-    schema = pa.schema([_field(table, column) for column in table.columns])
-    plain = [field.with_type(pa.int64()) if pa.types.is_timestamp(field.type) else field for field in schema]
-    return schema, pa.schema([field.with_nullable(True) for field in plain])
-
-
-def _field(table: Table, column: Column) -> pa.Field:
-    import pyarrow as pa  # noqa: PLC0415 - costs 0.3 s to import
-
-    def list_of(element: pa.DataType) -> pa.DataType:
-        return pa.list_(pa.field("element", element, nullable=False))
-
-    texts = [pa.field(name, pa.string(), nullable=False) for name in ("policy", "message")]
-    types = {
-        "string": pa.string(),
-        "int64": pa.int64(),
-        "int32": pa.int32(),
-        "bool": pa.bool_(),
-        "float64": pa.float64(),
-        "timestamp": pa.timestamp("us", tz="UTC"),
-        "list<string>": list_of(pa.string()),
-        "list<policy_error>": list_of(pa.struct(texts)),
-    }
-    nullable = not column.required or column.name in table.partition_by
-    return pa.field(column.name, types[column.dtype], nullable=nullable)
-
-
-def arrow_schema(table: Table) -> pa.Schema:
-    """Return the table's Arrow schema, as it is written to Delta."""
-    return _schemas(table)[0]
-
-
-def to_arrow(table: Table, rows: Sequence[Row]) -> pa.Table:
-    """Return rows as an Arrow table of `arrow_schema(table)`, in their order; NaN and infinities become null.
-
-    Raises:
-        ValueError: a row does not fit the table.
-
-    Cost: 9 to 14 µs for a decision (2 KiB, 45 columns). The way leads through JSON text, which beats column-wise
-    lists because both ends of it are C.
-    """
-    try:
-        lines: list[bytes] = [_encoder.encode(row) for row in rows]
-    except (TypeError, UnicodeEncodeError, msgspec.MsgspecError) as exc:
-        raise ValueError(f"rows do not fit table `{table.name}`: {exc}") from exc
-    return _parse(table, lines, extra="error")
-
-
-_encoder: Final = msgspec.json.Encoder()
-
-
-def arrow_of_stored(table: Table, texts: Sequence[str], hashes: Sequence[str | None]) -> pa.Table:
-    """Return rows as the ledger stores them as an Arrow table: no Python object a value.
-
-    Args:
-        table: whose rows they are.
-        texts: canonical JSON objects; their member `table`, which is no column, is left out.
-        hashes: the rows' `hash`, which their texts do not contain; null for tables without the column.
-
-    Raises:
-        ValueError: a member does not have its column's type, or a required one is missing.
-    """
-    return _parse(table, [text.encode() for text in texts], extra="ignore", hashes=hashes)
-
-
-def _parse(
-    table: Table, lines: Sequence[bytes], *, extra: str, hashes: Sequence[str | None] = ()
-) -> pa.Table:
-    import pyarrow as pa  # noqa: PLC0415 - costs 0.3 s to import
-    from pyarrow import json as pj  # noqa: PLC0415
-
-    schema, plain = _schemas(table)
-    if not lines:
-        return schema.empty_table()
-    block = max(_BLOCK_BYTES, max(map(len, lines)) + 1)  # a row may span two blocks, not three
-    try:
-        parsed = pj.read_json(
-            pa.py_buffer(b"\n".join(lines)),
-            read_options=pj.ReadOptions(block_size=block),
-            parse_options=pj.ParseOptions(explicit_schema=plain, unexpected_field_behavior=extra),
-        )
-        index = schema.get_field_index("hash")
-        if hashes and index >= 0:
-            parsed = parsed.set_column(index, plain.field(index), pa.array(hashes, pa.string()))
-        return parsed.cast(schema)
-    except (pa.ArrowException, ValueError) as exc:
-        raise ValueError(f"rows do not fit table `{table.name}`: {exc}") from exc
-
-
-# -- tables ----------------------------------------------------------------------------------------------------
+    version: int
+    """Its schema version."""
+    columns: tuple[str, ...]
+    """Columns that it does not have."""
 
 
 class LakeStore:
@@ -189,21 +101,21 @@ class LakeStore:
             if isinstance(exc.__cause__, TableNotFoundError):
                 return None
             raise
-        self._check_version(table, handle)
+        self._version(table, handle)
         return handle
 
     def create(self, table: Table) -> DeltaTable:
-        """Open a table, creating it if it is missing. Safe to race.
+        """Open a table for writing: created if it is missing, upgraded if it is older. Safe to race.
 
         Raises:
-            CommitConflict: somebody created it at the same moment; safe to retry.
+            CommitConflict: somebody created or upgraded it at the same moment; safe to retry.
             LedgerError: the store is read-only, or the table cannot be written.
         """
         from deltalake import DeltaTable  # noqa: PLC0415 - costs 0.2 s to import
 
         self._require_writable()
         if found := self.table(table):
-            return found
+            return self._upgraded(table, found)
         statistics = ",".join(column.name for column in table.columns if column.name in _STATISTICS)
         with translated(self.location(table), "create"):
             return DeltaTable.create(
@@ -269,7 +181,11 @@ class LakeStore:
         """Read a table at its latest version into memory; empty if it is not there yet.
 
         Returns:
-            An Arrow table with the columns asked for (all by default), rows in no particular order.
+            An Arrow table with the columns asked for (all by default), rows in no particular order. Columns that an
+            older table does not have are null.
+
+        Raises:
+            LedgerCorrupt: it lacks a column that was in every version.
         """
         import pyarrow as pa  # noqa: PLC0415 - costs 0.3 s to import
 
@@ -279,13 +195,55 @@ class LakeStore:
         handle = self.table(table)
         if handle is None:
             return wanted.empty_table()
+        lacking = self._lacking(table, handle)
+        stored = [name for name in names if name not in lacking]
         with translated(self.location(table), "read"):
-            found = pa.RecordBatchReader.from_stream(handle.scan(columns=names)).read_all().select(names)
+            scanned = handle.scan(columns=stored or [table.key])
+            found = pa.RecordBatchReader.from_stream(scanned).read_all()
+        for name in set(names) & set(lacking):
+            found = found.append_column(wanted.field(name), pa.nulls(found.num_rows, wanted.field(name).type))
+        found = found.select(names)
         for name in set(names) & set(table.partition_by):
             found = found.set_column(names.index(name), name, found[name].cast(pa.string()).fill_null(""))
         return found.cast(wanted)
 
-    def _check_version(self, table: Table, handle: DeltaTable) -> None:
+    def behind(self, table: Table) -> Behind | None:
+        """Return what an upgrade of a table would change; null: it is of this version, or not there yet."""
+        handle = self.table(table)
+        return None if handle is None else self._behind(table, handle)
+
+    def _behind(self, table: Table, handle: DeltaTable) -> Behind | None:
+        found = Behind(self._version(table, handle), self._lacking(table, handle))
+        return None if found == (SCHEMA_VERSION, ()) else found
+
+    def _lacking(self, table: Table, handle: DeltaTable) -> tuple[str, ...]:
+        known = {field.name for field in handle.schema().fields}
+        lacking = tuple(column.name for column in table.columns if column.name not in known)
+        if lost := [column.name for column in table.columns if column.required and column.name in lacking]:
+            raise LedgerCorrupt(f"table {self.location(table)!r} lacks {', '.join(map(repr, lost))}")
+        return lacking
+
+    def _upgraded(self, table: Table, handle: DeltaTable) -> DeltaTable:
+        """Bring a table to this version, if it is older; see the module's docstring for the order."""
+        behind = self._behind(table, handle)
+        if behind is None:
+            return handle
+        from deltalake import Schema  # noqa: PLC0415 - costs 0.2 s to import
+
+        fields = [
+            field for field in Schema.from_arrow(arrow_schema(table)).fields if field.name in behind.columns
+        ]
+        with translated(self.location(table), "upgrade"):
+            if behind.version < SCHEMA_VERSION:
+                handle.alter.set_table_properties(
+                    {VERSION_KEY: str(SCHEMA_VERSION)}, raise_if_not_exists=False
+                )
+            if fields:
+                handle.alter.add_columns(fields)
+        return self.create(table)  # opened anew: others may have written meanwhile
+
+    def _version(self, table: Table, handle: DeltaTable) -> int:
+        """Return a table's schema version; refuse one that this release does not know."""
         text = handle.metadata().configuration.get(VERSION_KEY, "1")  # tools that copy a table may drop it
         if not text.isdecimal():
             raise LedgerCorrupt(f"table {self.location(table)!r} has no readable schema version: {text!r}")
@@ -294,6 +252,7 @@ class LakeStore:
                 f"table {self.location(table)!r} has schema version {text}, this redecide reads up to "
                 f"{SCHEMA_VERSION}; upgrade redecide"
             )
+        return int(text)
 
     def _require_writable(self) -> None:
         if not self.writable:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypeAlias
 
+from runtime import actions
+from runtime.canonical import sha256
 from runtime.errors import CommitConflict
-from runtime.evidence import check_address, check_row, preimage, seal
+from runtime.evidence import check_address, check_row, content_preimage, seal
+from runtime.lifecycle import FIRST
 from runtime.trace import DECISIONS, DRAINED, GENESIS, OUTCOMES, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import msgspec
 
@@ -28,6 +31,9 @@ EVIDENCE: Final = frozenset({DECISIONS.name, OUTCOMES.name})
 
 CONTENTS: Final = frozenset(table.name for table in DRAINED) - EVIDENCE
 """Tables that are stored once by address."""
+
+Move: TypeAlias = "Callable[[sqlite3.Connection], object]"
+"""A change of state inside a transaction of the ledger; it raises `CommitConflict` where what it rests on moved."""
 
 _LET_RUN: Final = frozenset({"allow", "modify"})
 _EXECUTED_KINDS: Final = frozenset({"call", "resumed"})
@@ -43,6 +49,10 @@ class Claim:
     """Content address of the arguments it was first used with."""
     decision_id: str
     """The decision that holds it."""
+    expires: int | None = None
+    """When it may be taken anew, microseconds; None: never. Not while the action it was taken for is open."""
+    at: int = 0
+    """When it is taken: what expired by then may be taken over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +88,8 @@ class Stored(NamedTuple):
     """Canonical JSON of the non-null columns and one member more, `table`; of evidence, the preimage of `hash`."""
     hash: str | None
     """Hash of an evidence row; null for contents."""
+    check: str | None = None
+    """SHA-256 of the text of contents; null: written before version 3."""
 
 
 class ClaimTaken(CommitConflict):
@@ -107,7 +119,7 @@ EXTENT: Final = (
     " coalesce((SELECT max(position) FROM outcomes), 0)),"
     " coalesce((SELECT seq FROM sqlite_sequence WHERE name='contents'), 0)"
 )
-CLAIM: Final = "SELECT key_hash, args_hash, decision_id FROM claims WHERE key_hash=?"
+CLAIM: Final = "SELECT key_hash, args_hash, decision_id, expires FROM claims WHERE key_hash=?"
 COUNTERS: Final = "SELECT next_step, calls, owner FROM sessions WHERE tenant=? AND session_id=?"
 DECISION: Final = "SELECT position, row, hash FROM decisions WHERE decision_id=?"
 EXECUTION: Final = (
@@ -116,10 +128,12 @@ EXECUTION: Final = (
 )
 UNFINISHED: Final = (
     "SELECT d.position, d.row, d.hash FROM actions a JOIN decisions d ON d.position = a.position"
+    " WHERE coalesce((SELECT json_extract(o.row, '$.status') FROM outcomes o WHERE o.decision_id = a.decision_id"
+    " AND o.kind = 'execution' ORDER BY o.position DESC LIMIT 1), 'in_doubt') = 'in_doubt'"
     " ORDER BY d.position"
 )
 _AFTER: Final = "SELECT {0} FROM {1} WHERE {2}{3} > ? AND {3} <= ? ORDER BY {3} LIMIT ?"
-CONTENT: Final = "SELECT sequence, row, NULL FROM contents WHERE tbl=? AND key=?"
+CONTENT: Final = "SELECT sequence, row, NULL, hash FROM contents WHERE tbl=? AND key=?"
 
 
 def select_after(table: Table) -> tuple[str, tuple[str, ...]]:
@@ -127,7 +141,7 @@ def select_after(table: Table) -> tuple[str, tuple[str, ...]]:
     if table.name in EVIDENCE:
         return _AFTER.format("position, row, hash", table.name, "", "position"), ()
     _require(table, CONTENTS)
-    return _AFTER.format("sequence, row, NULL", "contents", "tbl = ? AND ", "sequence"), (table.name,)
+    return _AFTER.format("sequence, row, NULL, hash", "contents", "tbl = ? AND ", "sequence"), (table.name,)
 
 
 class Link(NamedTuple):
@@ -155,9 +169,9 @@ def content_text(table: Table, row: Row) -> str:
         ValueError: not such a table, the row does not fit it, or does not stand at its address.
     """
     _require(table, CONTENTS)
-    check_row(table, row)
+    checked = check_row(table, row)
     check_address(table, row)
-    return preimage(table.name, row)
+    return content_preimage(table, checked)
 
 
 def _require(table: Table, allowed: frozenset[str]) -> None:
@@ -168,7 +182,10 @@ def _require(table: Table, allowed: frozenset[str]) -> None:
 def add_contents(db: sqlite3.Connection, texts: Iterable[tuple[str, str, str]]) -> None:
     """Store contents (table, key, text) whose key is new in their table."""
     for content in texts:
-        db.execute("INSERT OR IGNORE INTO contents (tbl, key, row) VALUES (?, ?, ?)", content)
+        db.execute(
+            "INSERT OR IGNORE INTO contents (tbl, key, row, hash) VALUES (?, ?, ?, ?)",
+            (*content, sha256(content[2])),
+        )
 
 
 class Head:
@@ -178,43 +195,50 @@ class Head:
     after a transaction of our own whose end nobody reported: it may have failed, or been interrupted.
     """
 
+    __slots__ = ("_kept", "_seen", "_version", "end")
+
     def __init__(self) -> None:
-        self._end = (0, GENESIS)
+        self.end: tuple[int, str] | None = None
+        """Last position and its hash in the transaction under way; null: it began, and nobody asked yet."""
+        self._kept = (0, GENESIS)
         self._version: int | None = None
-        self._pending: int | None = None
+        """Of the database when `_kept` was its head; null: unknown."""
+        self._seen: int | None = None
 
     def read(self, db: sqlite3.Connection) -> tuple[int, str]:
         """Return the last position and its hash; inside a write transaction, so that nobody moves it."""
-        (version,) = db.execute("PRAGMA data_version").fetchone()
-        if version != self._version:
-            self._end = db.execute(HEAD).fetchone() or (0, GENESIS)
-        self._version, self._pending = None, version
-        return self._end
+        if self.end is None:
+            (self._seen,) = db.execute("PRAGMA data_version").fetchone()
+            known, self._version = self._seen == self._version, None
+            self.end = self._kept if known else db.execute(HEAD).fetchone() or (0, GENESIS)
+        return self.end
 
-    def moved(self, link: Row) -> None:
-        """Remember the new end, once the transaction that read the old one has committed."""
-        match link:
-            case {"position": int(position), "hash": str(digest)}:
-                self._end, self._version = (position, digest), self._pending
+    def committed(self) -> None:
+        """Remember the end, once the transaction has committed."""
+        if self.end is not None:
+            self._kept, self._version = self.end, self._seen
 
 
 def append(
-    db: sqlite3.Connection, writer: str, head: tuple[int, str], links: Iterable[Link]
+    db: sqlite3.Connection, writer: str, head: Head, links: Iterable[Link], holder: str | None
 ) -> list[dict[str, Json]]:
-    """Chain checked rows onto the head, and keep `actions` in step with them."""
-    position, previous = head
+    """Chain checked rows onto the head, and keep `actions` in step; `holder` runs those that begin."""
+    position, previous = head.read(db)
     chained = []
     for table, row, checked in links:
         position += 1
         link, text = seal(table, row, checked, writer, position, previous)
         previous = str(link["hash"])
-        insert = _insert_decision if table.name == DECISIONS.name else _insert_outcome
-        insert(db, position, link, text)
+        if table is DECISIONS:
+            _insert_decision(db, position, link, text, holder)
+        else:
+            _insert_outcome(db, position, link, text)
         chained.append(link)
+    head.end = (position, previous)
     return chained
 
 
-def _insert_decision(db: sqlite3.Connection, position: int, link: Row, text: str) -> None:
+def _insert_decision(db: sqlite3.Connection, position: int, link: Row, text: str, holder: str | None) -> None:
     values = (position, link["decision_id"], link["hash"], text)
     try:
         db.execute("INSERT INTO decisions VALUES (?, ?, ?, ?)", values)
@@ -223,16 +247,20 @@ def _insert_decision(db: sqlite3.Connection, position: int, link: Row, text: str
             f"decision {link['decision_id']!r} is in the ledger already; give it a new id"
         ) from exc
     if link["verdict"] in _LET_RUN and link["kind"] in _EXECUTED_KINDS:
-        db.execute("INSERT INTO actions VALUES (?, ?)", values[1::-1])
+        first = FIRST[link.get("effect")]  # type: ignore[index]  # checked: the column's closed vocabulary
+        db.execute(
+            "INSERT INTO actions (decision_id, position, state, holder, moved) VALUES (?, ?, ?, ?, ?)",
+            (link["decision_id"], position, first, holder, link["decided_at"]),
+        )
 
 
 def _insert_outcome(db: sqlite3.Connection, position: int, link: Row, text: str) -> None:
     decision_id, kind = link.get("decision_id"), link["kind"]
+    if kind == "execution":
+        actions.conclude(db, link)
     db.execute(
         "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?)", (position, decision_id, kind, link["hash"], text)
     )
-    if kind == "execution":
-        db.execute("DELETE FROM actions WHERE decision_id = ?", (decision_id,))
 
 
 def take_claim(db: sqlite3.Connection, claim: Claim) -> None:
@@ -241,8 +269,15 @@ def take_claim(db: sqlite3.Connection, claim: Claim) -> None:
     Raises:
         ClaimTaken: with whoever holds it.
     """
-    values = (claim.key_hash, claim.args_hash, claim.decision_id)
-    if not db.execute("INSERT OR IGNORE INTO claims VALUES (?, ?, ?)", values).rowcount:
+    values = (claim.key_hash, claim.args_hash, claim.decision_id, claim.expires)
+    done = db.execute(
+        "INSERT INTO claims (key_hash, args_hash, decision_id, expires) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (key_hash) DO UPDATE SET args_hash = excluded.args_hash,"
+        " decision_id = excluded.decision_id, expires = excluded.expires"
+        " WHERE expires <= ? AND NOT EXISTS (SELECT 1 FROM actions WHERE decision_id = claims.decision_id)",
+        (*values, claim.at),
+    )
+    if not done.rowcount:
         raise ClaimTaken(Claim(*db.execute(CLAIM, (claim.key_hash,)).fetchone()))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from runtime.errors import SourceError
+from runtime.foreign import message_of
 from runtime.toml import did_you_mean
 from runtime.values import to_json
 
@@ -92,7 +93,7 @@ def check_columns(names: Sequence[str], known: Collection[str], what: str) -> No
 
 def first_line(exc: BaseException) -> str:
     """Return the message's first line, cut to 300 characters: drivers and engines append pages."""
-    return (str(exc).strip().splitlines() or [""])[0][:300]
+    return (message_of(exc).strip().splitlines() or [""])[0][:300]
 
 
 @contextmanager

@@ -7,40 +7,52 @@ control (`broker`) → decision trace (`record`, `ledger`, `drain`) → improve 
 from __future__ import annotations
 
 import functools
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from runtime.approvals import TTL, Approvals
+from runtime.approvers import as_authenticators
 from runtime.bundle import Bundle, load_bundle
 from runtime.cedar import engine_name, evaluate
+from runtime.clocks import checked_clock
 from runtime.context import compile_context
 from runtime.errors import GovernanceError, RegistrationError
-from runtime.identity import identity_of, scope_names
+from runtime.identity import checked_label, identity_of, scope_names
+from runtime.isolation import elsewhere
 from runtime.lake import lake_uri
 from runtime.ledger import Ledger
-from runtime.policy import Decision, Derive, Evaluate, Prepared, decide
+from runtime.policy import Decision, Derive, Evaluate, Grants, Prepared, decide
 from runtime.prepare import prepare
 from runtime.record import label_row
+from runtime.recovery import Doubt, Recovered, in_doubt, recover, resolve, settle_owed
+from runtime.registration import check_against_schema, find_tool, governed
 from runtime.request import RequestInvalid
-from runtime.schema import Record
-from runtime.session import Session, current_session
+from runtime.session import Session
+from runtime.shutdown import finish_calls, shutdown_on
 from runtime.sources import bind_sources
+from runtime.stops import Stops
 from runtime.tools import ResultStorage, Tool, make_tool
 from runtime.trace import OUTCOMES, POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime, timedelta
     from types import TracebackType
 
+    from runtime.acting import Acting
+    from runtime.authenticators import Authenticator
     from runtime.canonical import Json
     from runtime.drain import DrainReport
     from runtime.entities import EntityUid
+    from runtime.guards import Guard, Proposal
+    from runtime.isolation import Isolation
+    from runtime.lifecycle import Effect
     from runtime.record import Row
     from runtime.request import Request
     from runtime.ruling import Answer
-    from runtime.schema import ActionType
     from runtime.sources import Source
-    from runtime.trace import Table
+    from runtime.trace import ExecutionStatus, Table
+    from runtime.usage import Usage
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -57,18 +69,31 @@ class Runtime:
         sources: Mapping[str, Source],
         storage_options: Mapping[str, str] | None = None,
         clock: Callable[[], datetime] | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         self.bundle = bundle
         self.ledger = ledger
         self.lake = lake
         self.sources = sources
-        self.clock = clock or _utc_now
+        self.clock = checked_clock(clock)
+        self.approvals = approvals or Approvals(ledger, clock=self.clock)
+        """What waits for people, and how they answer."""
+        self.stops = Stops(ledger)
+        """Emergency stops, obeyed by every process that shares the ledger."""
         self.engine = engine_name()
         self.policy_rows: list[tuple[Table, Row]] = [(POLICIES, row) for row in bundle.row_dicts()]
         self._storage_options = storage_options
         self._closed = False
         self.tools: dict[str, Tool] = {}
         """Registered tools by name."""
+        self.running: dict[str, Acting | None] = {}
+        """Actions this runtime has under way, by decision; None: it is being decided."""
+        self.recovered = Recovered()
+        """What opening it concluded about the work of processes that are gone."""
+        self.stopping = False
+        """Whether it was told to end: calls under way are finished, new ones are refused."""
+        self.at_step: Callable[[str], None] = lambda _: None
+        """Called at each of `runtime.protocol.STEPS`; for tests, which stop a process there."""
         self._governed: dict[str, Callable[..., Any]] = {}
 
     @classmethod
@@ -81,6 +106,8 @@ class Runtime:
         sources: Mapping[str, Any] | None = None,
         storage_options: Mapping[str, str] | None = None,
         clock: Callable[[], datetime] | None = None,
+        authenticators: str | Path | Iterable[Authenticator] = (),
+        approval_ttl: timedelta | float = TTL,
     ) -> Runtime:
         """Open a runtime.
 
@@ -92,12 +119,18 @@ class Runtime:
                 callable, or a `Source`.
             storage_options: for an object store, as delta-rs takes them.
             clock: returns the current UTC time; for tests.
+            authenticators: who tell who approves: path of an `approvers.toml`, or objects. None: nobody can, here.
+            approval_ttl: how long an approval can be granted and used; a number is seconds.
 
         Raises:
             BundleError: the bundle cannot be used; the message names file, line and policy.
             LedgerError: the ledger cannot be opened, or the lake's folder cannot hold Delta tables.
+            ClockError: `clock` is no function; at its first use, that it says no usable time.
             GovernanceError: a lake at a URL, and no `ledger`.
         """
+        if (instead := elsewhere()) is not None:
+            return instead  # type: ignore[no-any-return]  # it stands in for one
+        told = checked_clock(clock)
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         uri = str(lake)
         if ledger is None and "://" in uri:
@@ -106,14 +139,23 @@ class Runtime:
         lake_uri(uri)  # a folder that no Delta table can be in is refused before anything is recorded
         base = None if "://" in uri else Path(uri)
         bound = bind_sources(loaded.spec, sources or {}, base)
-        return cls(
+        known = as_authenticators(authenticators)
+        opened = Ledger.open(path)
+        made = cls(
             bundle=loaded,
-            ledger=Ledger.open(path),
+            ledger=opened,
+            approvals=Approvals(opened, known, ttl=approval_ttl, clock=told),
             lake=uri,
             sources=bound,
             storage_options=storage_options,
-            clock=clock,
+            clock=told,
         )
+        try:
+            made.recovered = recover(made)
+        except BaseException:
+            opened.close()
+            raise
+        return made
 
     def __enter__(self) -> Self:
         return self
@@ -137,6 +179,17 @@ class Runtime:
         resource: str | None = None,
         scopes: Iterable[str] = (),
         store: ResultStorage = "full",
+        effect: Effect | None = None,
+        writes: Iterable[str] | None = None,
+        guards: Iterable[Callable[[Proposal], Any] | Guard] = (),
+        commit: Callable[..., Any] | None = None,
+        abort: Callable[..., Any] | None = None,
+        undo: Callable[..., Any] | None = None,
+        status: Callable[..., Any] | None = None,
+        timeout: float | None = None,
+        key_ttl: float | None = None,
+        usage: Callable[[Any], Usage | None] | None = None,
+        isolate: Isolation | None = None,
     ) -> Any:
         """Register a function as a governed tool; use as a decorator.
 
@@ -148,40 +201,50 @@ class Runtime:
             resource: `Type::{argument}`; default `Tool::<name>`.
             scopes: scopes a session must hold.
             store: what to keep of results: `full`, `hash` or `none`.
+            effect: `read` none; `idempotent` once per idempotency key, by its own promise; `staged` none before its
+                commit: `fn` prepares, and returns a handle; `compensable` at once, and `undo` takes it back.
+            writes: templates of what it writes, as `resource`; default undeclared, which means its resource.
+            guards: judge a `runtime.guards.Proposal` before the commit, or after the effect; see `runtime.guards`.
+            commit: of a staged tool, takes the handle; what it returns is the result. One that raises is in doubt,
+                unless it raises `NotCommitted` or `status` knows better.
+            abort: of a staged tool, takes the handle. It may come twice, and after a crash.
+            undo: of a compensable tool, takes the result.
+            status: takes the effect's id (and the handle); says `succeeded`, `aborted` or `unknown`.
+            timeout: seconds for the tool, and for each function beside it. A tool that only reads is `cancelled`;
+                any other is in doubt, because it may be running still.
+            key_ttl: seconds after which an idempotency key may be used anew; default never.
+            usage: says what a result cost; see `runtime.usage`.
+            isolate: run in a child process; see `runtime.isolation`.
+
+        Each of these functions may take a parameter `effect_id`: a stable id, the same for every attempt under one
+        idempotency key.
 
         Raises:
             RegistrationError: the declaration does not fit the function or the bundle's schema.
         """
+        declared: dict[str, Any] = {
+            "effect": effect, "writes": writes, "guards": guards, "commit": commit, "abort": abort, "undo": undo,
+            "status": status, "timeout": timeout, "key_ttl": key_ttl, "usage": usage, "isolate": isolate,
+        }  # fmt: skip
+        given = {"name": name, "resource": resource, "scopes": scope_names(scopes), "store": store}
         if fn is None:
-            return functools.partial(
-                self.tool, name=name, resource=resource, scopes=scope_names(scopes), store=store
-            )
-        made = make_tool(fn, name=name, resource=resource, scopes=scope_names(scopes), store=store)
+            return functools.partial(self.tool, **given, **declared)  # type: ignore[arg-type]  # as given
+        made = make_tool(fn, **given, declared=declared)  # type: ignore[arg-type]  # as given
         if made.name in self.tools:
             raise RegistrationError(f"tool {made.name!r} is registered already")
-        _check_against_schema(made, self.bundle)
+        check_against_schema(made, self.bundle)
         self.tools[made.name] = made
-        self._governed[made.name] = _governed(made, self)
+        self._governed[made.name] = governed(made, self)
+        settle_owed(self, made)
         return self._governed[made.name]
 
     def find_tool(self, tool: str | Callable[..., Any]) -> Tool:
         """Return a registered tool by its name, by what `Runtime.tool` returned, or by the function it was given.
 
         Raises:
-            RegistrationError: not registered here; names what is. A function that only shares a tool's name, or
-                is a tool of another runtime, is not registered here.
+            RegistrationError: not registered here, though another tool's function may share its name.
         """
-        if isinstance(tool, str):
-            found = self.tools.get(tool)
-        else:
-            given = getattr(tool, "redecide_tool", tool)
-            pairs = ((each, self._governed.get(each.name)) for each in self.tools.values())
-            found = next((each for each, governed in pairs if governed is given or each.fn == given), None)
-        if found is None:
-            known = ", ".join(sorted(self.tools)) or "none"
-            what = f"no tool {tool!r}" if isinstance(tool, str) else f"{tool!r:.120} is no tool that"
-            raise RegistrationError(f"{what} is registered here; registered are {known}")
-        return found
+        return find_tool(tool, self.tools, self._governed)
 
     def session(
         self,
@@ -217,9 +280,12 @@ class Runtime:
             session.counters()  # refuses now, not at the first call
         return session
 
-    def decide(self, request: Request, tool: Tool, bind_refusal: str | None = None) -> Decision:
+    def decide(
+        self, request: Request, tool: Tool, bind_refusal: str | None = None, grants: Grants | None = None
+    ) -> Decision:
         """Drive `runtime.policy.decide` with systems of record and Cedar. Records and executes nothing."""
-        fold = decide(request, self.bundle)
+        fold = decide(request, self.bundle, grants)
+        approval = None if grants is None else grants.approval
         reply: Prepared | Answer | None = None
         while True:
             try:
@@ -228,23 +294,29 @@ class Runtime:
                 return stop.value  # type: ignore[no-any-return]  # the fold's return type
             match ask:
                 case Derive(args):
-                    reply = self._prepare(request, args, tool, bind_refusal)
+                    reply = self._prepare(request, args, tool, bind_refusal, approval)
                 case Evaluate(prepared, lifted):
                     assert prepared.case is not None  # noqa: S101 - not refused
                     reply = evaluate(prepared.case, self.bundle, lifted)
 
     def _prepare(
-        self, request: Request, args: Mapping[str, Json], tool: Tool, bind_refusal: str | None
+        self,
+        request: Request,
+        args: Mapping[str, Json],
+        tool: Tool,
+        bind_refusal: str | None,
+        approval: Json,
     ) -> Prepared:
         def check(found: Mapping[str, Json]) -> None:
             if bind_refusal is not None:
                 raise RequestInvalid("args_invalid", bind_refusal)
-            tool.check(found)
+            if found is not request.args or not request.is_bound:
+                tool.check(found)
 
         def facts(about: Request, resource: EntityUid) -> Any:
             return compile_context(self.bundle.spec, self.sources, about, resource)
 
-        return prepare(request, args, self.bundle, facts, check)
+        return prepare(request, args, self.bundle, facts, check, approval)
 
     def label(
         self,
@@ -257,6 +329,9 @@ class Runtime:
     ) -> None:
         """Record a label on a decision, or on the whole session: what a chargeback, a checker or a person says.
 
+        Raises:
+            RecordRefused: something is no text that can be stored, or the decision is of another tenant.
+
         Durability: on disk when this returns.
         """
         row = label_row(
@@ -268,21 +343,54 @@ class Runtime:
             source=source,
             recorded_at=self.clock(),
         )
-        self.ledger.commit(evidence=[(OUTCOMES, row)])
+        self.ledger.commit(evidence=[(OUTCOMES, checked_label(row, self.ledger.decision))])
+
+    def in_doubt(self) -> list[Doubt]:
+        """Return what may have taken effect and nobody knows, oldest first. Nothing of it is ever retried."""
+        return in_doubt(self.ledger, self.running)
+
+    def resolve(self, decision_id: str, status: ExecutionStatus, *, source: str) -> Row:
+        """Record what became of an action in doubt, one of `lifecycle.RESOLUTIONS`, as `source` found out.
+
+        Raises:
+            ActionMoved: it is not in doubt (any more), or still runs.
+            ValueError: no such status, or no source.
+
+        Durability: on disk when this returns.
+        """
+        return resolve(self, decision_id, status, source)
+
+    def shutdown_on(self, *signals: int) -> None:
+        """Make each of these signals end the process cleanly, by `SystemExit(128 + signal)` in the main thread.
+
+        A call there is interrupted and recorded; calls of tasks are cancelled; those of other threads are waited
+        for. Then the ledger is drained and closed. New calls raise `ShuttingDown`. A second signal is not caught.
+
+        Raises:
+            GovernanceError: this is not the main thread.
+        """
+        shutdown_on(self, *signals)
 
     def drain(self) -> DrainReport:
         """Move what the ledger holds into the lake's Delta tables, exactly once. Safe to call at any time."""
         from runtime.drain import drain  # noqa: PLC0415 - loads pyarrow, 0.3 s that a call never needs
         from runtime.lake import LakeStore  # noqa: PLC0415 - as above
 
+        self.approvals.expire()  # so that it is told, whether or not anybody looks
         return drain(self.ledger, LakeStore(self.lake, self._storage_options, write=True))
 
-    def close(self, *, drain: bool = True) -> None:
-        """Drain, then close the ledger; safe to call twice. What was not drained stays there for the next drain."""
+    def close(self, *, drain: bool = True, grace: float = 10.0) -> None:
+        """Drain, then close the ledger; safe to call twice. What was not drained stays there for the next drain.
+
+        Args:
+            drain: whether to drain.
+            grace: seconds to wait for calls of other threads; then what is known of them is recorded.
+        """
         if self._closed:
             return
-        self._closed = True
+        self._closed = self.stopping = True
         try:
+            finish_calls(self, grace)
             if drain:
                 self.drain()
         finally:
@@ -290,68 +398,3 @@ class Runtime:
             for source in self.sources.values():
                 if callable(release := getattr(source, "close", None)):
                     release()
-
-
-def _governed(tool: Tool, runtime: Runtime) -> Callable[..., Any]:
-    """Return a function that calls `tool` through the session it runs in, and refuses outside of one."""
-
-    def session() -> Session:
-        found = current_session()
-        if found is None:
-            raise GovernanceError(f"tool {tool.name!r} is governed; call it inside `with runtime.session(…)`")
-        if not found.is_of(runtime):
-            raise GovernanceError(
-                f"tool {tool.name!r} is registered with another runtime than the session it is called in; "
-                "open a session of its own runtime"
-            )
-        return found
-
-    if tool.is_async:
-
-        @functools.wraps(tool.fn)
-        async def governed(*args: Any, **kwargs: Any) -> Any:
-            return await session().acall(tool.name, *args, **kwargs)
-    else:
-
-        @functools.wraps(tool.fn)
-        def governed(*args: Any, **kwargs: Any) -> Any:
-            return session().call(tool.name, *args, **kwargs)
-
-    # How `find_tool` knows it again, also when a framework has wrapped it once more.
-    governed.redecide_tool = governed  # type: ignore[attr-defined]  # functions take attributes
-    governed.__signature__ = tool.signature  # type: ignore[attr-defined]  # frameworks read it
-    del governed.__wrapped__  # no way around the governor through introspection
-    return governed
-
-
-def _check_against_schema(tool: Tool, bundle: Bundle) -> None:
-    """A declared action takes exactly its tool's parameters and resource; else every call would be refused later."""
-    action = bundle.schema.actions.get(tool.name)
-    if action is None:
-        return
-    if action.principals and tool.resource.type not in action.resources:
-        raise RegistrationError(
-            f"tool {tool.name!r} has resource {tool.resource.text!r}, its action applies to "
-            f"{', '.join(action.resources)}; pass `resource=`, such as {f'{action.resources[0]}::{{argument}}'!r}"
-        )
-    if any(p.kind is p.VAR_KEYWORD for p in tool.signature.parameters.values()):
-        return
-    declared = _declared_arguments(action)
-    given = set(tool.signature.parameters)
-    if declared != given:
-        raise RegistrationError(
-            f"tool {tool.name}{tool.signature} does not fit its schema: only in the tool: "
-            f"{', '.join(sorted(given - declared)) or 'none'}; only in the schema: "
-            f"{', '.join(sorted(declared - given)) or 'none'}"
-        )
-
-
-def _declared_arguments(action: ActionType) -> set[str]:
-    """Names of the JSON arguments an action's schema takes: a scaled attribute takes the member it scales."""
-    args = action.context.attrs["args"].type if "args" in action.context.attrs else Record()
-    assert isinstance(args, Record)  # noqa: S101 - checked when the bundle was loaded
-    return {attr.scaled.member if attr.scaled else name for name, attr in args.attrs.items()}
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)

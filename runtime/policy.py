@@ -12,12 +12,12 @@ What follows from one evaluation is in `runtime.ruling`; this module composes ev
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime.canonical import Json, content_hash
+from runtime.canonical import Json, canonical, canonical_texts, sha256
 from runtime.patches import PatchError, merge
-from runtime.ruling import Answer, PolicyFault, Ruling, determining, flags_of, rule
+from runtime.ruling import REASONS, Answer, PolicyFault, Ruling, determining, flags_of, rule
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -47,6 +47,8 @@ class Prepared:
     """One derivation of a request: what stages before policy made of one set of arguments."""
 
     args: Mapping[str, Json]
+    args_text: str | None = field(default=None, compare=False, repr=False)
+    """Canonical text of `args`, where it is known already."""
     resource: EntityUid | None = None
     projection: Json = None
     compiled: CompiledContext | None = None
@@ -57,15 +59,31 @@ class Prepared:
     missing: tuple[str, ...] = ()
     """Replay only: names that the record did not ask for. The runtime always asks, so it is empty there."""
 
+    @property
+    def text(self) -> str:
+        """Canonical text of `args`."""
+        return canonical(dict(self.args)) if self.args_text is None else self.args_text
+
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """Approvals that lift forbids on resume."""
+    """What the approval stage judges by when a call is resumed."""
 
     lifted: frozenset[str] = frozenset()
     """Ids of the approve policies that people granted."""
     approval: Json = None
     """`context.approval`, Cedar JSON before projection."""
+    action_hash: str | None = None
+    """Hash of the action that people approved; null: none was, and nothing runs by these grants."""
+    approval_id: str | None = None
+    """The decision that asked."""
+    ids: tuple[str, ...] = ()
+    """Of the grants, sorted."""
+    refusal: str | None = None
+    """Why the approval cannot be used, a code of `runtime.ruling.REASONS`; null: it can, for that action."""
+    policy_hash: str | None = None
+    """Under which policies an action is compared with the approved one; null: those that decide. Replay gives the
+    recorded ones, so that a candidate is asked for the same action, not for the same text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +126,8 @@ class Decision:
     """Policies that erred in either evaluation."""
     action_hash: str | None = None
     """Hash of exactly what would be enforced; grants bind to it. None: nothing would."""
+    grants: Grants | None = None
+    """Of a resumed call: what its approval stage judged by."""
 
     @property
     def runs(self) -> bool:
@@ -129,10 +149,49 @@ def decide(
 
     A permit must be satisfied before and after a patch. Nothing is executed or recorded here.
 
+    Args:
+        request: what is asked.
+        bundle: by which it is decided.
+        grants: of a resumed call; None: nobody was asked. A grant lifts its policy only while that asks for approval.
+
     Returns:
         The decision. Drive it with `runtime.loop` (one call), or in step with thousands (`workbench.rows`).
     """
-    lifted = (grants or Grants()).lifted
+    decision = yield from _up_to_policy(request, bundle, liftable(grants, bundle))
+    return decision if grants is None else _held_to(decision, grants, bundle)
+
+
+def liftable(grants: Grants | None, bundle: Bundle) -> frozenset[str]:
+    """Return which policies the grants take out of the set: those of this bundle that ask for approval."""
+    asked = (ident for ident in grants.lifted if ident in bundle.policies) if grants else ()
+    return frozenset(ident for ident in asked if bundle.policies[ident].verdict == "approve")
+
+
+def _held_to(decision: Decision, grants: Grants, bundle: Bundle) -> Decision:
+    """The approval stage: what would run or be asked for is what people approved, and the approval is in force."""
+    decision = replace(decision, grants=grants)
+    if decision.verdict == "block":
+        return decision
+    enforced = decision.enforced or decision.first
+    now = action_hash(decision.request, enforced, grants.policy_hash or bundle.policy_hash)
+    code = grants.refusal or (None if now == grants.action_hash else "grant_stale")
+    if code is None:
+        return decision
+    return replace(
+        decision,
+        verdict="block",
+        decided_by="approval",
+        reason_code=code,
+        reason=f"approval {grants.approval_id} cannot be used: {REASONS[code]}",
+        determining=(),
+        enforced_determining=(),
+        action_hash=None,
+    )
+
+
+def _up_to_policy(
+    request: Request, bundle: Bundle, lifted: frozenset[str]
+) -> Generator[Ask, Prepared | Answer, Decision]:
     first = yield from _derive(request.args)
     if first.refusal:
         return _refused(request, first, first.refusal)
@@ -202,7 +261,7 @@ def _decided(
         answer=answer,
         determining=found,
         errors=answer.errors,
-        action_hash=None if ruling.verdict == "block" else action_hash(request, first, bundle),
+        action_hash=None if ruling.verdict == "block" else action_hash(request, first, bundle.policy_hash),
     )
 
 
@@ -264,7 +323,7 @@ def _second(
         enforced=second,
         enforced_determining=ending.enforced_determining,
         errors=_union(answer.errors, again.errors),
-        action_hash=None if ending.verdict == "block" else action_hash(request, second, bundle),
+        action_hash=None if ending.verdict == "block" else action_hash(request, second, bundle.policy_hash),
     )
 
 
@@ -294,21 +353,20 @@ def conclude(found: tuple[str, ...], again: Answer, policies: Mapping[str, Polic
     return Ending(verdict, code, reason, later if verdict == "approve" else found, later)
 
 
-def action_hash(request: Request, prepared: Prepared, bundle: Bundle) -> str:
+def action_hash(request: Request, prepared: Prepared, policy_hash: str) -> str:
     """Return the hash of exactly what would be enforced: who, for whom, where, what, on what, under which text."""
     behalf = request.on_behalf_of
     resource = prepared.resource
-    return content_hash(
-        {
-            "principal": str(request.principal),
-            "on_behalf_of": None if behalf is None else str(behalf),
-            "tenant": request.tenant,
-            "action": str(request.action),
-            "resource": None if resource is None else str(resource),
-            "args": dict(prepared.args),
-            "policy": bundle.policy_hash,
-        }
-    )
+    others = {
+        "on_behalf_of": None if behalf is None else str(behalf),
+        "policy": policy_hash,
+        "principal": str(request.principal),
+        "resource": None if resource is None else str(resource),
+        "tenant": request.tenant,
+    }
+    # Member by member in the order of names: the canonical text of the whole, whose arguments are written already.
+    first = f'{{"action":{canonical_texts(str(request.action))},"args":{prepared.text}'
+    return sha256(f"{first},{canonical_texts(others)[1:]}")
 
 
 def _union(one: tuple[PolicyFault, ...], two: tuple[PolicyFault, ...]) -> tuple[PolicyFault, ...]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runtime.assembly import assemble
-from runtime.canonical import Json, NotCanonical, canonical
+from runtime.canonical import Json, NotCanonical
 from runtime.context import Refusal, judge_context
 from runtime.policy import Case, Prepared
 from runtime.projection import ProjectionError, project
@@ -46,22 +46,27 @@ def prepare(
     Returns:
         What the policy stage needs, or the refusal of the first stage that said no; `inputs` say what each saw.
     """
-    request = replace(request, args=args)
-    prepared = Prepared(args=args)
+    if args is not request.args:
+        request = replace(request, args=args)
+    text = resource = None
     try:
-        action = _check_request(request, bundle, check_signature)
+        action, text = _check_request(request, bundle, check_signature)
         resource = request.resource.resolve(args)
-        prepared = replace(prepared, resource=resource)
         projection = project(dict(args), action.context.attrs["args"].type, "context.args")
     except RequestInvalid as exc:
-        return replace(prepared, refusal=Refusal("request", exc.code, str(exc)))
+        refusal = Refusal("request", exc.code, str(exc))
+        return Prepared(args=args, args_text=text, resource=resource, refusal=refusal)
     except ProjectionError as exc:
-        return replace(prepared, refusal=Refusal("request", "projection_failed", str(exc)))
-    prepared = replace(prepared, projection=projection)
+        refusal = Refusal("request", "projection_failed", str(exc))
+        return Prepared(args=args, args_text=text, resource=resource, refusal=refusal)
+    prepared = Prepared(args=args, args_text=text, resource=resource, projection=projection)
     return _with_facts(prepared, request, bundle, compile_facts(request, resource), approval)
 
 
-def _check_request(request: Request, bundle: Bundle, check_signature: CheckSignature | None) -> ActionType:
+def _check_request(
+    request: Request, bundle: Bundle, check_signature: CheckSignature | None
+) -> tuple[ActionType, str]:
+    """Return the action's type and the canonical text of the arguments."""
     if check_signature is not None:
         # First, so that a call the tool cannot take is recorded as such whatever else is wrong with it.
         check_signature(request.args)
@@ -78,33 +83,42 @@ def _check_request(request: Request, bundle: Bundle, check_signature: CheckSigna
             f"the session holds {', '.join(map(repr, request.scopes)) or 'none'}",
         )
     try:
-        canonical(dict(request.args))
+        return action, request.args_text
     except NotCanonical as exc:
         raise RequestInvalid("args_invalid", str(exc)) from exc
-    return action
 
 
 def _with_facts(
     prepared: Prepared, request: Request, bundle: Bundle, compiled: CompiledContext, approval: Json
 ) -> Prepared:
+    refusal, seen = judge_context(compiled, bundle.spec, request.at, skew_us=request.max_skew_us)
+    judged = bundle.limits.judge(request, prepared.projection)
+    case = None
+    if refusal is None:
+        try:
+            case = _case(prepared, request, bundle, compiled, approval)
+            refusal = judged.refusal
+        except ProjectionError as exc:
+            refusal = Refusal("context", "projection_failed", str(exc))
+    return Prepared(
+        args=prepared.args,
+        args_text=prepared.args_text,
+        resource=prepared.resource,
+        projection=prepared.projection,
+        compiled=compiled,
+        case=case,
+        refusal=refusal,
+        inputs={"context": seen, "limits": request.limit_inputs},
+        missing=judged.missing,
+    )
+
+
+def _case(
+    prepared: Prepared, request: Request, bundle: Bundle, compiled: CompiledContext, approval: Json
+) -> Case:
     resource = prepared.resource
     assert resource is not None  # noqa: S101 - derived by the caller
-    refusal, seen = judge_context(compiled, bundle.spec, request.at)
-    spent = bundle.limits.spent(request.tool, request.session_state)
-    inputs: dict[str, Json] = {"context": seen, "limits": dict(request.session_state)}
-    prepared = replace(prepared, compiled=compiled, inputs=inputs)
-    if refusal is not None:
-        return replace(prepared, refusal=refusal)
-    try:
-        context, found = assemble(
-            request, resource, prepared.projection, compiled, bundle.schema, approval=approval
-        )
-    except ProjectionError as exc:
-        return replace(prepared, refusal=Refusal("context", "projection_failed", str(exc)))
-    case = Case(request.principal, request.action, resource, context, found)
-    if spent is None:
-        return replace(prepared, case=case)
-    message = (
-        f"budget {spent.name!r} allows {spent.max} calls per session, {request.session_state['calls']} ran"
+    context, found = assemble(
+        request, resource, prepared.projection, compiled, bundle.schema, approval=approval
     )
-    return replace(prepared, case=case, refusal=Refusal("limits", "budget_spent", message))
+    return Case(request.principal, request.action, resource, context, found)

@@ -182,10 +182,18 @@ def _record(value: Json, record: Record, path: str) -> Json:
     if not isinstance(value, dict):
         raise ProjectionError(path, value, f"must be an object, for `{type_text(record)}`")
     given = {name: item for name, item in value.items() if item is not None}
-    scaled = {name: found for name, attribute in record.attrs.items() if (found := attribute.scaled)}
-    _refuse_undeclared(given, record, scaled, path)
+    scaled = {
+        n: found
+        for n, attribute in record.attrs.items()
+        if attribute.annotations and (found := attribute.scaled)
+    }
+    if scaled or not record.attrs.keys() >= given.keys() or not _ESCAPES.isdisjoint(given):
+        _refuse_undeclared(given, record, scaled, path)
     projected: dict[str, Json] = {}
     for name, attribute in record.attrs.items():
+        if name in given and not scaled and _is_exact(given[name], attribute.type):
+            projected[name] = given[name]
+            continue
         source = scaled[name].member if name in scaled else name
         if source in given:
             projected[name] = _member(given[source], attribute, scaled.get(name), _at(path, source))
@@ -195,6 +203,18 @@ def _record(value: Json, record: Record, path: str) -> Json:
                 _at(path, source), None, f"is required: pass a {wanted}, or declare `{name}?:`"
             )
     return projected
+
+
+def _is_exact(item: Json, type_: CedarType) -> bool:
+    """Whether a value is its own projection, as most are; a no says nothing."""
+    if type(type_) is not Primitive:
+        return False
+    kind, name = type(item), type_.name
+    if kind is str:
+        return name == "String" and item.isascii()  # type: ignore[union-attr]  # mypy does not narrow by `type(…) is`
+    if kind is int:
+        return name == "Long" and item in _INT64
+    return kind is bool and name == "Bool"
 
 
 def _member(item: Json, attribute: Attribute, scaled: Scaled | None, path: str) -> Json:

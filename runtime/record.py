@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from runtime.canonical import Json, canonical, new_id, parse, sha256
 from runtime.entities import EntityUid
+from runtime.errors import IsolatedToolError
 from runtime.foreign import message_of, well_formed
+from runtime.policy import Decision, Grants, Prepared
 from runtime.projection import PROJECTION_VERSION
-from runtime.request import Request, ResourceTemplate
+from runtime.request import MAX_SKEW_US, Request, ResourceTemplate
 from runtime.trace import CONTEXTS, ENTITIES, SLICES, Table
 from runtime.values import micros
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runtime.bundle import Bundle
-    from runtime.policy import Decision, Prepared
     from runtime.ruling import Answer
     from runtime.trace import ExecutionStatus, Kind
 
@@ -48,8 +49,9 @@ def decision_row(
     linked_to: str | None = None,
 ) -> Row:
     """Return the row of `decisions`, without the chain's columns (the ledger fills those)."""
-    args = canonical(dict(decision.request.args))
-    enforced = decision.enforced_args
+    first, enforced = decision.first, decision.enforced or decision.first
+    # What was asked is what was derived first; a refused repeat has derived nothing, and not from other arguments.
+    args = first.text if first.args is decision.request.args else decision.request.args_text
     return {
         **_request_columns(decision.request, args),
         **_derived_columns(decision.first, ""),
@@ -65,10 +67,46 @@ def decision_row(
         "policy_hash": bundle.policy_hash,
         "context_spec_hash": bundle.context_spec_hash,
         "limits_hash": bundle.limits_hash,
-        "stage_inputs": canonical(dict(decision.first.inputs)),
-        "enforced_args": None if enforced is None else canonical(dict(enforced)),
+        "stage_inputs": canonical({**decision.first.inputs, "limits": decision.request.limit_inputs}),
+        "enforced_args": None if decision.enforced_args is None else enforced.text,
         "action_hash": decision.action_hash,
+        **({} if decision.grants is None else _grant_columns(decision)),
     }
+
+
+def _grant_columns(decision: Decision) -> Row:
+    """What the approval stage judged by; grants that let nothing run were not consumed."""
+    held = decision.grants
+    assert held is not None  # noqa: S101 - asked by the caller
+    told: dict[str, Json] = {
+        "approval": held.approval,
+        "lifted": [*sorted(held.lifted)],
+        "approval_id": held.approval_id,
+        "action_hash": held.action_hash,
+        "refusal": held.refusal,
+    }
+    used: list[Json] | None = [*held.ids] if decision.runs else None
+    return {"grants": used, "approval": canonical(told)}
+
+
+def grants_of(row: Mapping[str, Any]) -> Grants | None:
+    """Read back what the approval stage of a `decisions` row judged by; None: the call was not resumed.
+
+    Raises:
+        ValueError, KeyError, TypeError: `approval` is not what `decision_row` wrote.
+    """
+    if row.get("approval") is None:
+        return None
+    told = json.loads(row["approval"])
+    return Grants(
+        lifted=frozenset(told["lifted"]),
+        approval=told["approval"],
+        action_hash=told["action_hash"],
+        approval_id=told["approval_id"],
+        ids=tuple(row.get("grants") or ()),
+        refusal=told["refusal"],
+        policy_hash=row["policy_hash"],
+    )
 
 
 def _request_columns(request: Request, args: str) -> Row:
@@ -172,10 +210,15 @@ def execution_row(
         "started_at": None if started_at is None else micros(started_at),
         "ended_at": micros(ended_at),
         "source": "runtime",
-        "error_type": None if error is None else type(error).__name__,
+        "error_type": None if error is None else _class_of(error),
         "error_message": None if error is None else message_of(error),
         **(result or {}),
     }
+
+
+def _class_of(error: BaseException) -> str:
+    """The class of what a tool raised; of one that ran in a process of its own, as it was there."""
+    return error.type_name if isinstance(error, IsolatedToolError) else type(error).__name__
 
 
 def label_row(
@@ -202,6 +245,51 @@ def label_row(
     }
 
 
+def approval_row(
+    decision: Mapping[str, Any],
+    *,
+    policy: str,
+    value: Literal["granted", "denied"],
+    source: str,
+    details: Mapping[str, Json],
+    recorded_at: datetime,
+) -> Row:
+    """Return the `outcomes` row of what one approver said to what one policy asks.
+
+    Args:
+        decision: the row of the decision that asked.
+        policy: id of the policy whose forbid the grant lifts.
+        value: what was said.
+        source: uid of the approver.
+        details: how they were authenticated, and what they were shown.
+        recorded_at: when.
+    """
+    return {
+        "outcome_id": new_id(),
+        "kind": "approval",
+        "decision_id": decision["decision_id"],
+        "session_id": decision["session_id"],
+        "tenant": decision["tenant"],
+        "recorded_at": micros(recorded_at),
+        "label": policy,
+        "value": value,
+        "source": source,
+        "details": canonical(dict(details)),
+    }
+
+
+def _beyond_session(row: Mapping[str, Any]) -> dict[str, Json]:
+    """What the limits stage saw beside the session's state."""
+    seen, session = json.loads(row["stage_inputs"]).get("limits", {}), json.loads(row["session_state"])
+    return {name: value for name, value in seen.items() if name not in session}
+
+
+def _max_skew(row: Mapping[str, Any]) -> int | None:
+    """By which skew the facts were judged; a record of schema version 1 names none, as there was no bound."""
+    judged = json.loads(row["stage_inputs"]).get("context")
+    return MAX_SKEW_US if judged is None else judged.get("max_skew_us")
+
+
 def request_of(row: Mapping[str, Any]) -> Request:
     """Read the request back from a `decisions` row."""
     behalf = row["on_behalf_of_type"]
@@ -220,14 +308,45 @@ def request_of(row: Mapping[str, Any]) -> Request:
         idempotency_key=row["idempotency_key"],
         at=moment_of(row["evaluated_at"]),
         session_state=json.loads(row["session_state"]),
+        limits=_beyond_session(row),
+        max_skew_us=_max_skew(row),
     )
+
+
+def asked_again(row: Mapping[str, Any]) -> Decision:
+    """Return the decision of a row that waits for approval, as far as the row tells: nothing is compiled again."""
+    request = request_of(row)
+    kind, ident = row["enforced_resource_type"], row["enforced_resource_id"]
+    patched = row["enforced_args"] != row["args"]
+    resource = EntityUid(kind, ident) if kind is not None else _resource(row)
+    enforced = Prepared(args=parse(row["enforced_args"]), resource=resource)  # type: ignore[arg-type]  # an object
+    return Decision(
+        request=request,
+        verdict=row["verdict"],
+        decided_by=row["decided_by"],
+        reason_code=row["reason_code"],
+        reason=row["reason"],
+        first=Prepared(args=request.args, resource=_resource(row)),
+        determining=tuple(row["determining"]),
+        enforced=enforced if patched else None,
+        enforced_determining=tuple(row["enforced_determining"]),
+        action_hash=row["action_hash"],
+    )
+
+
+def _resource(row: Mapping[str, Any]) -> EntityUid | None:
+    kind = row["resource_type"]
+    return None if kind is None else EntityUid(kind, row["resource_id"])
 
 
 __all__ = [
     "Row",
+    "approval_row",
+    "asked_again",
     "content_rows",
     "decision_row",
     "execution_row",
+    "grants_of",
     "label_row",
     "moment_of",
     "request_of",

@@ -7,7 +7,7 @@ is taken from the environment.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runtime.canonical import Json, canonical
@@ -16,6 +16,9 @@ from runtime.entities import EntityUid
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+
+MAX_SKEW_US = 5_000_000
+"""How far ahead of a decision a fact that may not be stale may be dated: clocks of two machines differ."""
 
 _SLOT = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -32,7 +35,10 @@ class RequestInvalid(ValueError):  # noqa: N818 - becomes a block decided by `re
 class ResourceTemplate:
     """How a tool's resource follows from its arguments: `Order::{order_id}`.
 
-    The type is fixed by the declaration; an argument can never change it, whatever it contains.
+    The type is fixed by the declaration; an argument can never change it, whatever it contains. Nor can arguments of
+    several slots be put together in two ways: the text between two slots (there must be some) may not occur where the
+    first ends, or `check` refuses them, so `{owner}/{name}` takes no `/` in an owner. Records are resolved without
+    that check, as they were when there was none.
     """
 
     text: str
@@ -67,6 +73,37 @@ class ResourceTemplate:
     def slots(self) -> frozenset[str]:
         """Names of the arguments the id is made of."""
         return frozenset(_SLOT.findall(self.id))
+
+    @property
+    def has_touching_slots(self) -> bool:
+        """Whether nothing stands between two slots: nobody could tell where the first one's argument ends."""
+        return "}{" in self.id
+
+    def check(self, args: Mapping[str, Json]) -> None:
+        """Refuse arguments that share their resource with others, by what stands between two slots.
+
+        With one slot there are none. A slot that cannot be filled is for `resolve` to refuse.
+
+        Raises:
+            RequestInvalid: `args_invalid`, naming the argument and the text.
+
+        Example:
+            >>> ResourceTemplate.parse("File::{a}/{b}").check({"a": "x/y", "b": "z"})
+            Traceback (most recent call last):
+            runtime.request.RequestInvalid: argument `a` must not hold '/', which ends it in resource 'File::{a}/{b}'
+        """
+        if self.id.count("{") <= 1:
+            return
+        _, *pieces = _SLOT.split(self.id)  # name, text after it, name, text after it, …
+        for name, after in zip(pieces[:-2:2], pieces[1:-2:2], strict=True):
+            value = args.get(name)
+            text = value if isinstance(value, str) else canonical(value)
+            # Found where it ends, and not before: `aa` after `xa` would be found inside the argument.
+            if (text + after).find(after) != len(text):
+                raise RequestInvalid(
+                    "args_invalid",
+                    f"argument `{name}` must not hold {after!r}, which ends it in resource {self.text!r}",
+                )
 
     def resolve(self, args: Mapping[str, Json]) -> EntityUid:
         """Fill the slots from `args`.
@@ -115,6 +152,61 @@ class Request:
     """Evaluation time, UTC, whole milliseconds: `context.now`."""
     session_state: Mapping[str, Json]
     """`context.session`: counters before this call, Cedar JSON."""
+    limits: Mapping[str, Json] = field(default_factory=dict)
+    """What the limits stage judges by beside `session_state`, as `runtime.metering` read it before this call."""
+    max_skew_us: int | None = MAX_SKEW_US
+    """How far ahead of `at` facts with `max_age` may be dated, microseconds; None: any, as in schema version 1."""
+    bound: tuple[Mapping[str, Json], str] | None = field(default=None, compare=False, repr=False)
+    """Arguments that were just bound to the tool's signature, and their canonical text; says nothing of others."""
+
+    def judged_by(
+        self, session_state: Mapping[str, Json], limits: Mapping[str, Json], attempts: str | None
+    ) -> Request:
+        """Return the request with what its limits stage judges by; `dataclasses.replace` takes thrice as long."""
+        return Request(
+            decision_id=self.decision_id,
+            session_id=self.session_id,
+            step=self.step,
+            tenant=self.tenant,
+            principal=self.principal,
+            on_behalf_of=self.on_behalf_of,
+            scopes=self.scopes,
+            tool=self.tool,
+            resource=self.resource,
+            required_scopes=self.required_scopes,
+            args=self.args,
+            idempotency_key=self.idempotency_key,
+            at=self.at,
+            session_state=session_state,
+            limits=limits,
+            max_skew_us=self.max_skew_us,
+            bound=self.bound,
+            attempts=attempts,
+        )
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether `args` are known to fit the tool."""
+        return self.bound is not None and self.bound[0] is self.args
+
+    @property
+    def args_text(self) -> str:
+        """Canonical text of `args`.
+
+        Raises:
+            NotCanonical: they have none.
+        """
+        if self.bound is not None and self.bound[0] is self.args:
+            return self.bound[1]
+        return canonical(dict(self.args))
+
+    attempts: str | None = field(default=None, compare=False, repr=False)
+    """What is to be kept of the session's attempts with this one, as `runtime.metering` read it; None: it did not."""
+
+    @property
+    def limit_inputs(self) -> dict[str, Json]:
+        """All that the limits stage judges by; recorded as `stage_inputs.limits`."""
+        return {**self.limits, **self.session_state}
 
     @property
     def action(self) -> EntityUid:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import cedarpy
 
@@ -37,8 +38,14 @@ from runtime.schema_types import (
     type_text,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runtime.canonical import Json
+
 __all__ = [
     "SCHEMA_FILE",
+    "SESSION",
     "ActionType",
     "Attribute",
     "CedarSchema",
@@ -51,6 +58,7 @@ __all__ = [
     "Scaled",
     "SetOf",
     "parse_schema",
+    "session_members",
     "type_json",
     "type_text",
     "with_standard_context",
@@ -62,12 +70,27 @@ SCHEMA_FILE = "schema.cedarschema"
 _STRINGS = SetOf(Primitive("String"))
 _DATETIME = Extension("datetime")
 
+_COUNTED = Attribute(Primitive("Long"))
+
+SESSION: dict[str, Attribute] = {
+    "calls": _COUNTED,
+    **{
+        name: replace(_COUNTED, required=False)
+        for name in (
+            "cost_micros", "failures", "input_tokens", "output_tokens", "repeats", "wall_ms",
+        )
+    },
+}  # fmt: skip
+"""Counters of the session before this call: `calls` let run, what they cost, `wall_ms` that their tools ran,
+`failures` of tools, and `repeats`, how often this very call (tool and arguments) was attempted in a row just before.
+The runtime fills them all; records of schema version 1 have `calls` alone, hence optional."""
+
 STANDARD: dict[str, Attribute] = {
     "args": Attribute(Record()),
     "now": Attribute(_DATETIME),
     "scopes": Attribute(_STRINGS),
     "tenant": Attribute(Primitive("String")),
-    "session": Attribute(Record({"calls": Attribute(Primitive("Long"))})),
+    "session": Attribute(Record(SESSION)),
     "approval": Attribute(
         Record({"approvers": Attribute(_STRINGS), "granted_at": Attribute(_DATETIME)}), required=False
     ),
@@ -122,10 +145,11 @@ def _line_of_names(text: str, why: str) -> int | None:
 def with_standard_context(schema: CedarSchema, file: str = SCHEMA_FILE) -> CedarSchema:
     """Add what the runtime puts into every action's context, where the author did not declare it.
 
-    `args: {}`, `now: datetime`, `scopes: Set<String>`, `tenant: String`, `session: {calls: Long}`, all required,
-    and `approval?: {approvers: Set<String>, granted_at: datetime}`. A declared one must have that type; `args`
-    may be any record, `session` may have further members if they are optional, `on_behalf_of` may be of any
-    entity type and is not added. Action groups (no `appliesTo`) stay as they are.
+    `args: {}`, `now: datetime`, `scopes: Set<String>`, `tenant: String`, `session: {calls: Long, …}` (see
+    `SESSION`), all required, and `approval?: {approvers: Set<String>, granted_at: datetime}`. A declared one must
+    have that type; `args` may be any record, `session` may have further members if they are optional (one that is
+    called as a member of `SESSION` keeps the author's type, and is filled where that is `Long`), `on_behalf_of` may
+    be of any entity type and is not added. Action groups (no `appliesTo`) stay as they are.
 
     Raises:
         PolicySchemaError: a declared member has another type.
@@ -145,7 +169,22 @@ def _augmented(schema: CedarSchema, action: ActionType, file: str) -> ActionType
                 file=file,
                 line=schema.lines.get(action.key),
             )
-    return replace(action, context=Record({**STANDARD, **action.context.attrs}))
+    attrs = {**STANDARD, **action.context.attrs}
+    session = attrs["session"].type
+    assert isinstance(session, Record)  # noqa: S101 - it fits
+    attrs["session"] = Attribute(Record({**SESSION, **session.attrs}))
+    return replace(action, context=Record(attrs))
+
+
+def session_members(type_: CedarType, state: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the counters of a session that `context.session` of this type has a place for."""
+    declared = type_.attrs if isinstance(type_, Record) else {}
+    return {
+        name: value
+        for name, value in state.items()
+        if (found := declared.get(name)) is not None
+        and (name not in SESSION or found is _COUNTED or found.type == _COUNTED.type)
+    }
 
 
 def _fits(name: str, declared: Attribute) -> bool:

@@ -6,10 +6,12 @@ One rule: a decision that let a call run is handed to one flow, or gets the outc
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from runtime.canonical import canonical, sha256
+from runtime.arguments import shown
+from runtime.canonical import canonical, content_hash, sha256
+from runtime.entities import EntityUid
 from runtime.errors import ApprovalRequired, Blocked, GovernanceError, IdempotencyConflict
 from runtime.policy import Decision, Prepared
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from runtime.request import Request
     from runtime.tools import Bound, Tool
 
+MAX_KEY_CHARS: Final = 4096
+"""Longest idempotency key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -29,6 +34,10 @@ class Attempt:
     bound: Bound
     key: str | None
     key_hash: str | None
+    approval_id: str | None = None
+    """Of a resumed call: the approval it is resumed by."""
+    tried: list[str] = field(default_factory=list)
+    """Ids under which a decision of it may have become durable, the last one; noted before it does."""
 
 
 class Settled(NamedTuple):
@@ -57,16 +66,42 @@ class Handover:
         return not self._first.acquire(blocking=False)
 
 
+def key_hash(
+    *, tenant: str, principal: EntityUid, on_behalf_of: EntityUid | None, tool: str, key: str
+) -> str:
+    """Return the address of an idempotency key: its tenant, principal, on-behalf-of and tool are part of it."""
+    behalf = None if on_behalf_of is None else str(on_behalf_of)
+    return content_hash([tenant, str(principal), behalf, tool, key])
+
+
+def effect_id_of(decision: Mapping[str, Any]) -> str:
+    """Return the stable id of a decision's action: one for all attempts under one idempotency key."""
+    if decision.get("idempotency_key") is None:
+        return str(decision["decision_id"])
+    behalf = decision.get("on_behalf_of_type")
+    return key_hash(
+        tenant=decision["tenant"],
+        principal=EntityUid(decision["principal_type"], decision["principal_id"]),
+        on_behalf_of=None if behalf is None else EntityUid(behalf, decision["on_behalf_of_id"]),
+        tool=decision["tool"],
+        key=decision["idempotency_key"],
+    )
+
+
 def check_key(key: object) -> None:
     """Refuse what is no idempotency key.
 
     Raises:
-        IdempotencyConflict: it is no text, empty, or not valid Unicode.
+        IdempotencyConflict: it is no text, empty, too long, or not valid Unicode.
     """
     if key is None:
         return
-    if not isinstance(key, str) or not key:
-        raise IdempotencyConflict(f"an idempotency key is a non-empty string, got {key!r}")
+    if type(key) is not str or not key:
+        raise IdempotencyConflict(f"an idempotency key is a non-empty plain string, got {shown(key):.80}")
+    if len(key) > MAX_KEY_CHARS:
+        raise IdempotencyConflict(
+            f"an idempotency key has at most {MAX_KEY_CHARS} characters, got {len(key)}; use a hash of it"
+        )
     try:
         key.encode()
     except UnicodeEncodeError as exc:
@@ -75,7 +110,7 @@ def check_key(key: object) -> None:
 
 def args_hash(attempt: Attempt) -> str:
     """Return the address of the arguments as given."""
-    return sha256(canonical(dict(attempt.bound.args)))
+    return sha256(attempt.bound.text or canonical(dict(attempt.bound.args)))
 
 
 def same_action(decision: Decision, original: Mapping[str, Any] | None) -> bool:

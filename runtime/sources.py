@@ -2,8 +2,9 @@
 
 One rule, `runtime.lookup`'s: exactly the rows that were asked for, or `SourceError`.
 
-Delta tables have versions, so their facts can be compiled again as they were. SQL tables have none, and callables
-only if they say so: their facts are recorded with the decision, and cannot be compiled again.
+Delta tables have versions, so their facts can be compiled again as they were. SQL tables and callables have one only
+if it is declared how it is asked for: else their facts are recorded with the decision, cannot be compiled again, and
+are looked up each time. With a version, answers are kept until it changes (`runtime.answer_cache`).
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.answer_cache import AnswerCache
+from runtime.canonical import canonical
 from runtime.delta_source import DeltaSource
 from runtime.errors import ContextSpecError, SourceError
 from runtime.lookup import MAX_ROWS, Found, Source, answering, check_columns, first_line, json_row, typed
+from runtime.patience import PatientSource
 from runtime.spec import SPEC_FILE
 from runtime.toml import TomlLines, did_you_mean
+from runtime.values import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import ColumnElement, Engine, Row, Select, TableClause
+    from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, TableClause
 
     from runtime.canonical import Json
     from runtime.spec import ContextSpec, SourceSpec
@@ -44,6 +49,7 @@ class SqlSource:
         *,
         known_as: str | None = None,
         max_rows: int = MAX_ROWS,
+        version_query: str | None = None,
     ) -> None:
         """Name a table; nothing is read yet.
 
@@ -52,6 +58,9 @@ class SqlSource:
             table: table or view, `schema.table` allowed.
             known_as: what facts record as their `uri`; default the URL without its password.
             max_rows: refuse answers with more rows.
+            version_query: statement whose one value changes, in the same transaction, whenever a row of the table
+                does: a revision counter, not `max(updated_at)`, which a deletion does not move. None: the table has
+                no version, and is read each time.
         """
         from sqlalchemy import create_engine  # noqa: PLC0415 - costs 0.2 s to import; only who reads SQL pays
         from sqlalchemy import table as table_clause  # noqa: PLC0415 - as above
@@ -64,6 +73,8 @@ class SqlSource:
         self._from: TableClause = table_clause(name, schema=self._schema)
         self._columns: dict[str, ColumnElement[Any]] = {}
         self._max_rows = max_rows
+        self._version_query = version_query
+        self._cache = AnswerCache(f"sql source {self.uri!r}")
 
     def lookup(
         self, where: Mapping[str, Json], columns: Sequence[str], *, version: str | None = None
@@ -73,16 +84,20 @@ class SqlSource:
         Raises:
             SourceError: also if the database calls values equal that are not (collation, implicit casts).
         """
-        if version is not None:
+        if version is not None and self._version_query is None:
             raise SourceError(f"sql source {self.uri!r} has no versions; it cannot be read as of {version!r}")
         with _answering(self.uri):
-            names = tuple(dict.fromkeys((*where, *columns)))
-            self._reflect(names)
-            found = self._fetch(self._select(where, names))
-        rows = [json_row(dict(row._mapping), names) for row in found]  # noqa: SLF001 - SQLAlchemy's public name
-        for row in rows:
-            _check_exact(row, where)
-        return Found([{name: row[name] for name in columns} for row in rows], None, None)
+            self._reflect(tuple(dict.fromkeys((*where, *columns))))
+            with self._engine.connect() as connection:
+                if self._version_query is None:
+                    return Found(self._rows(connection, where, columns), None, None)
+                return self._cache.read(
+                    lambda: self._current(connection),
+                    where,
+                    columns,
+                    lambda: self._rows(connection, where, columns),
+                    version,
+                )
 
     def version_at(self, at_us: int) -> str | None:  # noqa: ARG002 - the protocol's signature
         """Return None: a SQL table has no history."""
@@ -112,9 +127,24 @@ class SqlSource:
             query = query.where(self._columns[name] == bindparam(None, value))
         return query
 
-    def _fetch(self, query: Select[Any]) -> Sequence[Row[Any]]:
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).fetchmany(self._max_rows + 1)
+    def _current(self, connection: Connection) -> str:
+        value = connection.exec_driver_sql(str(self._version_query)).scalar()
+        if value is None:
+            raise SourceError(f"sql source {self.uri!r}: `version_query` gave no value; use coalesce(…, 0)")
+        return _version(to_json(value, "`version_query`"))
+
+    def _rows(
+        self, connection: Connection, where: Mapping[str, Json], columns: Sequence[str]
+    ) -> list[dict[str, Json]]:
+        names = tuple(dict.fromkeys((*where, *columns)))
+        found = self._fetch(connection, self._select(where, names))
+        rows = [json_row(dict(row._mapping), names) for row in found]  # noqa: SLF001 - SQLAlchemy's public name
+        for row in rows:
+            _check_exact(row, where)
+        return [{name: row[name] for name in columns} for row in rows]
+
+    def _fetch(self, connection: Connection, query: Select[Any]) -> Sequence[Row[Any]]:
+        rows = connection.execute(query).fetchmany(self._max_rows + 1)
         if len(rows) > self._max_rows:
             raise SourceError(
                 f"sql source {self.uri!r} returned more than max_rows={self._max_rows} rows; narrow `key`"
@@ -151,7 +181,7 @@ class CallableSource:
     def __init__(
         self,
         fn: Callable[[dict[str, Json]], Any],
-        version: str | Callable[[], str] | None = None,
+        version: str | Callable[[], str | int] | None = None,
         *,
         known_as: str | None = None,
     ) -> None:
@@ -160,11 +190,13 @@ class CallableSource:
         Args:
             fn: the function.
             version: version of what it answers from, or a function that says it; None: facts are recorded, and
-                cannot be compiled again.
+                cannot be compiled again. Answers are kept as long as a *function* says the same version: then `fn`
+                must answer by what it is asked alone, tenant and all, and the version change with whatever it reads.
             known_as: what facts record as their `uri`; default null.
         """
         self._fn = fn
         self._version = version
+        self._cache = AnswerCache("callable source")
         self.uri: str | None = known_as
 
     def lookup(
@@ -175,18 +207,37 @@ class CallableSource:
         Raises:
             SourceError: the function raised, returned something else, or is at another version than asked.
         """
-        try:
-            at = self._version() if callable(self._version) else self._version
-            answer = self._fn(dict(where)) if version in (None, at) else None
-        except Exception as exc:  # a guard point: the function is the user's, and its failure is recorded
-            raise SourceError(f"callable source failed: {type(exc).__name__}: {first_line(exc)}") from exc
-        if version not in (None, at):
-            raise SourceError(f"callable source is at version {at!r}; it cannot be read as of {version!r}")
-        return Found([json_row(row, columns) for row in _records(answer)], at, None)
+        asks = self._version
+        if callable(asks):
+            return self._cache.read(
+                lambda: _version(_called(asks)), where, columns, lambda: self._rows(where, columns), version
+            )
+        if version not in (None, asks):
+            raise SourceError(f"callable source is at version {asks!r}; it cannot be read as of {version!r}")
+        return Found(self._rows(where, columns), asks, None)
+
+    def _rows(self, where: Mapping[str, Json], columns: Sequence[str]) -> list[dict[str, Json]]:
+        return [json_row(row, columns) for row in _records(_called(self._fn, dict(where)))]
 
     def version_at(self, at_us: int) -> str | None:  # noqa: ARG002 - the protocol's signature
         """Return None: a callable has no history."""
         return None
+
+
+def _called(fn: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return fn(*args)
+    except Exception as exc:  # a guard point: the function is the user's, and its failure is recorded
+        raise SourceError(f"callable source failed: {type(exc).__name__}: {first_line(exc)}") from exc
+
+
+def _version(value: Any) -> str:
+    """Return what a source says its version is, as it is recorded."""
+    if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+        text = value if type(value) is str else str(value)
+        canonical(text)
+        return text
+    raise SourceError(f"a version is a text or an integer, got {type(value).__name__} {value!r:.60}")
 
 
 def _records(answer: Any) -> Sequence[Mapping[str, Any]]:
@@ -214,7 +265,15 @@ def bind_sources(
     Raises:
         ContextSpecError: a source is not bound, or is bound to something of another kind.
     """
-    return {source.name: _bind(spec, source, given, base) for source in spec.sources.values()}
+    return {
+        source.name: _patient(source, _bind(spec, source, given, base)) for source in spec.sources.values()
+    }
+
+
+def _patient(source: SourceSpec, found: Source) -> Source:
+    if source.timeout_us is None:
+        return found
+    return PatientSource(found, source.name, source.timeout_us / 1_000_000)
 
 
 def _bind(spec: ContextSpec, source: SourceSpec, given: Mapping[str, Any], base: str | Path | None) -> Source:
@@ -247,7 +306,7 @@ def _given(source: SourceSpec, binding: Any) -> Source:
     if isinstance(binding, Source):
         return binding
     if source.kind == "sql" and source.table is not None and hasattr(binding, "connect"):
-        return SqlSource(binding, source.table)
+        return SqlSource(binding, source.table, version_query=source.version_query)
     if source.kind == "callable" and callable(binding):
         return CallableSource(binding)
     raise ValueError(f"cannot be bound to {type(binding).__name__}; {_way(source)}")
@@ -261,9 +320,8 @@ def _located(source: SourceSpec, uri: str, known_as: str | None = None) -> Sourc
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - costs 0.2 s to import; only who reads SQL pays
 
     try:
-        return SqlSource(
-            uri if "://" in uri else f"sqlite:///{Path(uri).absolute()}", source.table, known_as=known_as
-        )
+        url = uri if "://" in uri else f"sqlite:///{Path(uri).absolute()}"
+        return SqlSource(url, source.table, known_as=known_as, version_query=source.version_query)
     except ArgumentError as exc:
         raise ValueError(f"not a database URL: {exc}") from exc
 

@@ -8,6 +8,7 @@ version = 1
 [sources.directory]
 kind = "delta"                 # delta | sql | callable
 uri = "facts/directory"        # optional: else bound when the runtime is opened
+timeout = "2s"                 # optional: a lookup that takes longer is refused
 [[facts]]
 name = "payee"                 # context.payee
 actions = ["send_money"]       # or ["*"]
@@ -66,7 +67,7 @@ PATHS = (
 )  # fmt: skip
 """What a key may refer to in a request, beside `args.<name>` and members below it."""
 
-_SOURCE_KEYS = frozenset({"kind", "uri", "table"})
+_SOURCE_KEYS = frozenset({"kind", "uri", "table", "version_query", "timeout"})
 _FACT_KEYS = frozenset({
     "name", "actions", "source", "key", "fields", "shape", "into", "parents", "tenant_column", "shared", "max_age",
     "age_column", "on_stale",
@@ -83,6 +84,10 @@ class SourceSpec:
     """Location; null: bound when the runtime is opened."""
     table: str | None = None
     """Table or view, `schema.table` allowed; `sql` only."""
+    version_query: str | None = None
+    """Statement that gives the table's version; null: it has none, and is read each time. `sql` only."""
+    timeout_us: int | None = None
+    """How long a lookup may take, microseconds; null: as long as it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +189,17 @@ def _source(name: str, table: TomlTable) -> SourceSpec:
         raise table.error("a callable has no `uri`; bind the function when the runtime is opened", "uri")
     if kind == "sql" and name_in_db is None:
         raise table.error('a `sql` source needs `table = "…"`, the table or view to read')
-    if kind != "sql" and name_in_db is not None:
-        raise table.error(f"`table` is for `sql` sources, this one is {kind!r}; remove it", "table")
-    return SourceSpec(name=name, kind=kind, uri=uri, table=name_in_db)
+    for key in ("table", "version_query"):
+        if kind != "sql" and table.has(key):
+            raise table.error(f"`{key}` is for `sql` sources, this one is {kind!r}; remove it", key)
+    return SourceSpec(
+        name=name,
+        kind=kind,
+        uri=uri,
+        table=name_in_db,
+        version_query=table.text("version_query"),
+        timeout_us=_duration(table, "timeout"),
+    )
 
 
 def _fact(table: TomlTable, sources: Mapping[str, SourceSpec]) -> FactSpec:
@@ -207,7 +220,7 @@ def _fact(table: TomlTable, sources: Mapping[str, SourceSpec]) -> FactSpec:
         into=table.choice("into", get_args(Into), "context"),
         parents=table.texts("parents"),
         tenant_column=_tenant_column(table),
-        max_age_us=_max_age(table),
+        max_age_us=_duration(table, "max_age"),
         age_column=table.text("age_column"),
         on_stale=table.choice("on_stale", get_args(OnStale), "block"),
     )
@@ -244,17 +257,16 @@ def _tenant_column(table: TomlTable) -> str | None:
     return column
 
 
-def _max_age(table: TomlTable) -> int | None:
-    text = table.text("max_age")
+def _duration(table: TomlTable, key: str) -> int | None:
+    """Read a duration in microseconds."""
+    text = table.text(key)
     if text is None:
         return None
     match = _AGE.fullmatch(text)
     parts = zip(match.groups(), _AGE_UNITS_MS, strict=True) if match else ()
     millis = sum(int(digits) * unit for digits, unit in parts if digits)
     if not 0 < millis < 2**43:
-        raise table.error(
-            f'`max_age` must be a duration such as "24h", "90s" or "1d12h", got {text!r}', "max_age"
-        )
+        raise table.error(f'`{key}` must be a duration such as "24h", "90s" or "1d12h", got {text!r}', key)
     return millis * 1_000
 
 

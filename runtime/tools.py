@@ -7,20 +7,22 @@ float is an integer (`4.0` arrives as `4`), so that live and replayed decisions 
 from __future__ import annotations
 
 import inspect
-import math
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from runtime.canonical import Json, canonical, parse, sha256
+from runtime.arguments import json_form, plain_arguments, salvaged
+from runtime.canonical import Json, canonical, sha256
+from runtime.effects import EFFECT_ID, Effects, effects_of, require_slots, template_of, without_effect_id
 from runtime.errors import RegistrationError
 from runtime.foreign import message_of, repr_of
-from runtime.request import RequestInvalid, ResourceTemplate
+from runtime.request import RequestInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from runtime.request import ResourceTemplate
 
 RESERVED = "idempotency_key"
 """The one argument name a tool may not have: `Session.call` takes it."""
@@ -45,6 +47,10 @@ class Tool:
     scopes: tuple[str, ...]
     store: ResultStorage
     signature: inspect.Signature
+    """Of what a caller gives: without `effect_id`."""
+    takes_effect_id: bool = False
+    effects: Effects = field(default_factory=Effects)
+    """What it declares about what it does to the world."""
 
     @property
     def is_async(self) -> bool:
@@ -57,17 +63,30 @@ class Tool:
         Never raises: what does not fit is kept for the record, with the refusal beside it.
         """
         try:
-            bound = self.signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            return Bound({key: _to_json(value, key) for key, value in _flat(bound).items()}, None)
+            self._refuse_effect_id(kwargs)
+            named, text = plain_arguments(self._named(args, kwargs))
+            self._refuse_shared(named)
+            return Bound(named, None, text)
         except TypeError as exc:
-            return Bound(_salvage(args, kwargs), f"{exc}; the tool is {self.name}{self.signature}")
+            return Bound(
+                salvaged(args, kwargs), f"{message_of(exc):.1024}; the tool is {self.name}{self.signature}"
+            )
         except RequestInvalid as exc:
-            return Bound(_salvage(args, kwargs), str(exc))
+            return Bound(salvaged(args, kwargs), str(exc))
+
+    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Arguments by name, with defaults. Where each parameter is given by its name there is nothing to bind."""
+        parameters = self.signature.parameters
+        if not args and kwargs.keys() == parameters.keys() and not _takes_any(self.signature):
+            return {name: kwargs[name] for name in parameters}
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return _flat(bound)
 
     def check(self, args: Mapping[str, Json]) -> None:
         """Refuse arguments the tool would not run with exactly: a patch may have added some, or taken some away."""
         try:
+            self._refuse_effect_id(args)
             self.signature.bind(**args)
         except TypeError as exc:
             raise RequestInvalid("args_invalid", f"{exc}; {self.name}{self.signature}") from exc
@@ -79,6 +98,17 @@ class Tool:
                     f"without `{name}` the tool would run with its own default, which was not decided about; "
                     f"patch it to a value; {self.name}{self.signature}",
                 )
+        self._refuse_shared(args)
+
+    def _refuse_shared(self, args: Mapping[str, Json]) -> None:
+        """Refuse arguments that would share their resource, or what they write, with other arguments."""
+        for template in (self.resource, *(self.effects.writes or ())):
+            template.check(args)
+
+    def _refuse_effect_id(self, args: Mapping[str, Any]) -> None:
+        """The runtime alone says which effect this is, also to a tool that takes any argument."""
+        if self.takes_effect_id and EFFECT_ID in args:
+            raise TypeError(f"`{EFFECT_ID}` is given by the runtime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +117,8 @@ class Bound:
 
     args: Mapping[str, Json]
     refusal: str | None
+    text: str | None = None
+    """Canonical text of `args`, where they were bound to the tool's signature just now."""
 
 
 def make_tool(  # one place that checks a declaration
@@ -96,16 +128,26 @@ def make_tool(  # one place that checks a declaration
     resource: str | None,
     scopes: tuple[str, ...],
     store: ResultStorage,
+    declared: Mapping[str, Any] | None = None,
 ) -> Tool:
     """Check a declaration and build the tool.
 
+    Args:
+        fn: the function.
+        name: the tool's; None: the function's.
+        resource: `Type::{argument}`; None: `Tool::<name>`.
+        scopes: a session must hold.
+        store: what to keep of results.
+        declared: what `effects_of` takes.
+
     Raises:
         RegistrationError: no function, or a generator; no name; positional-only parameters, a reserved name; a
-            resource slot that is no parameter; unknown storage.
+            resource slot that is no parameter; unknown storage; effects that do not fit together.
     """
     tool_name = _name(fn, name)
-    signature = _signature(fn, tool_name)
-    template = _template(resource or f"Tool::{tool_name}", tool_name)
+    whole = _signature(fn, tool_name)
+    signature = without_effect_id(whole)
+    template = template_of(resource or f"Tool::{tool_name}", f"tool {tool_name!r}: resource")
     parameters = signature.parameters
     if store not in get_args(ResultStorage):
         raise RegistrationError(
@@ -115,17 +157,8 @@ def make_tool(  # one place that checks a declaration
         raise RegistrationError(
             f"tool {tool_name!r} has a parameter `{RESERVED}`, which is reserved; rename it"
         )
-    for parameter in parameters.values():
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-            raise RegistrationError(
-                f"tool {tool_name!r}: parameter `{parameter.name}` has no name in a call; arguments are named"
-            )
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if not takes_any and (unknown := sorted(template.slots - set(parameters))):
-        raise RegistrationError(
-            f"tool {tool_name!r}: resource {template.text!r} uses `{unknown[0]}`; "
-            f"its parameters are {', '.join(parameters) or 'none'}"
-        )
+    _require_names(signature, tool_name)
+    require_slots(template, signature, f"tool {tool_name!r}: resource")
     return Tool(
         name=tool_name,
         fn=fn,
@@ -133,7 +166,17 @@ def make_tool(  # one place that checks a declaration
         scopes=tuple(sorted(set(scopes))),
         store=store,
         signature=signature,
+        takes_effect_id=signature is not whole,
+        effects=effects_of(fn, tool_name, signature, **(declared or {})),
     )
+
+
+def _require_names(signature: inspect.Signature, tool: str) -> None:
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise RegistrationError(
+                f"tool {tool!r}: parameter `{parameter.name}` has no name in a call; arguments are named"
+            )
 
 
 def _name(fn: object, name: str | None) -> str:
@@ -157,16 +200,8 @@ def _signature(fn: Callable[..., Any], tool: str) -> inspect.Signature:
         raise RegistrationError(f"tool {tool!r} has no signature: {exc}; wrap it in a function") from exc
 
 
-def _template(text: str, tool: str) -> ResourceTemplate:
-    try:
-        template = ResourceTemplate.parse(text)
-    except ValueError as exc:
-        raise RegistrationError(f"tool {tool!r}: {exc}") from exc
-    if template.has_loose_braces:
-        raise RegistrationError(
-            f"tool {tool!r}: in resource {text!r} braces must hold an argument's name alone: `{{order_id}}`"
-        )
-    return template
+def _takes_any(signature: inspect.Signature) -> bool:
+    return any([p.kind is p.VAR_KEYWORD for p in signature.parameters.values()])
 
 
 def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -176,54 +211,6 @@ def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:
         kind = bound.signature.parameters[name].kind
         flat.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
     return flat
-
-
-def _to_json(value: Any, name: str) -> Json:
-    try:
-        # Bytes are left as they are, to be refused: as base64 the tool would get something else than it was given.
-        # Sets are sorted: one set is one array, in every process.
-        plain = msgspec.to_builtins(
-            value, builtin_types=(bytes, bytearray, memoryview), enc_hook=_plain, order="deterministic"
-        )
-        _refuse_nan(plain)
-        # As it will be read back from the record: canonical JSON has no 5.0, only 5.
-        return parse(canonical(plain))
-    except Exception as exc:  # a guard point: the value's own methods run here, and may raise anything
-        raise RequestInvalid("args_invalid", f"argument `{name}` is not JSON: {message_of(exc)}") from exc
-
-
-def _salvage(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Json]:
-    """What can be recorded of arguments that do not fit: JSON as it is, anything else as a bounded repr."""
-    named = {str(key): value for key, value in kwargs.items()} | ({"*args": list(args)} if args else {})
-    return {key.encode(errors="replace").decode(): _recordable(value, key) for key, value in named.items()}
-
-
-def _recordable(value: Any, name: str) -> Json:
-    try:
-        return _to_json(value, name)
-    except RequestInvalid:
-        return {"repr": repr_of(value)[:1024]}
-
-
-def _refuse_nan(value: Any) -> None:
-    match value:
-        case float() if not math.isfinite(value):
-            raise ValueError(f"{value!r} is not a JSON number")
-        case dict():
-            for item in value.values():
-                _refuse_nan(item)
-        case list():
-            for item in value:
-                _refuse_nan(item)
-
-
-def _plain(value: Any) -> Any:
-    """Pydantic models and enums as JSON; anything else is no argument."""
-    if isinstance(value, Enum):
-        return value.value
-    if callable(dump := getattr(value, "model_dump", None)):
-        return dump(mode="json")
-    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +243,6 @@ def store_result(value: Any, storage: ResultStorage) -> StoredResult:
 
 def _result_text(value: Any) -> str:
     try:
-        return canonical(msgspec.to_builtins(value, enc_hook=_plain, order="deterministic"))
+        return canonical(msgspec.to_builtins(value, enc_hook=json_form, order="deterministic"))
     except Exception:  # noqa: BLE001 - a guard point: the value's own methods run here, and may raise anything
         return canonical({"repr": repr_of(value)})

@@ -19,8 +19,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA_VERSION = 1
-"""Version of the tables below. Readers accept every older one and refuse newer ones by name."""
+SCHEMA_VERSION = 2
+"""Version of the tables below. Readers accept every older one and refuse newer ones by name.
+
+2 adds nullable columns: `effect`, `writes`, `grants`, `approval` of decisions; `reason_code`, `guards`, usage and
+`details` of outcomes. A row of version 1 has null there: not recorded.
+"""
 
 GENESIS = "0" * 64
 """`prev_hash` of a chain's first row."""
@@ -159,6 +163,15 @@ DECISIONS = Table(
         ),
         _c("action_hash", "string", "hash of what would be enforced: grants bind to it; null: nothing would"),
         _c("engine", "string", "who evaluated: name and version", required=True),
+        _c("effect", "string", "read | idempotent | staged | compensable, as the tool declares"),
+        _c("writes", "list<string>", "entities the action writes, sorted; null: undeclared, so its resource"),
+        _c("grants", "list<string>", "ids of the grants this decision consumed, sorted; null: none"),
+        _c(
+            "approval",
+            "string",
+            "of a resumed decision, JSON: `approval` as policies saw it, `lifted` policy ids, `approval_id`, "
+            "`action_hash` that was approved, `refusal` why it could not be used; null: none",
+        ),
         _c(
             "latency_us",
             "int64",
@@ -169,9 +182,12 @@ DECISIONS = Table(
     ),
 )
 
-ExecutionStatus = Literal["succeeded", "failed", "cancelled", "aborted", "expired", "denied", "in_doubt"]
+ExecutionStatus = Literal[
+    "succeeded", "failed", "cancelled", "aborted", "compensated", "expired", "denied", "in_doubt"
+]
 """What became of a decision. `succeeded` and `failed` ran (a tool that raised may have had its effect before);
-`cancelled` was interrupted while running; `aborted`, `expired`, `denied` did not run; `in_doubt` may have run."""
+`cancelled` was interrupted while running; `compensated` ran and was undone; `aborted`, `expired`, `denied` did not
+take effect; `in_doubt` may have. A decision may have several, in time: the last one holds."""
 
 OUTCOMES = Table(
     name="outcomes",
@@ -180,7 +196,7 @@ OUTCOMES = Table(
     partition_by=("tenant",),
     columns=(
         _c("outcome_id", "string", "UUID v7", required=True),
-        _c("kind", "string", "execution | label", required=True),
+        _c("kind", "string", "execution | label | approval", required=True),
         _c("decision_id", "string", "null: the label is of the whole session"),
         _c("session_id", "string", "", required=True),
         _c("tenant", "string", "", required=True),
@@ -205,6 +221,12 @@ OUTCOMES = Table(
         _c("label", "string", "name of the label: origin, utility, security, chargeback …"),
         _c("value", "string", "its value"),
         _c("source", "string", "who says so: runtime, agentdojo, a person"),
+        _c("reason_code", "string", "of an execution: why it ended so, see `runtime.lifecycle.ENDINGS`"),
+        _c("guards", "string", "what output guards said, in order, JSON: [{guard, passed, reason}]"),
+        _c("cost_micros", "int64", "what the call cost, millionths of the currency; null: not reported"),
+        _c("input_tokens", "int64", "as OpenTelemetry's gen_ai.usage.input_tokens; null: not reported"),
+        _c("output_tokens", "int64", "as gen_ai.usage.output_tokens; null: not reported"),
+        _c("details", "string", "of an approval: who, how authenticated, for which action; JSON"),
         *_CHAIN,
     ),
 )

@@ -32,7 +32,17 @@ PURE = frozenset(
             "spec",
             "policy",
         ),
-        *("patches", "limits", "context", "evidence", "lake", "sources"),
+        *(
+            "patches",
+            "limits",
+            "limits_file",
+            "session_reads",
+            "context",
+            "evidence",
+            "lake",
+            "arrow",
+            "sources",
+        ),
         # Parts that these were divided into, and what replay decides again with: the same code as the runtime.
         *("cedar", "facts", "prepare", "record", "ruling", "values", "assembly", "chains"),
         # What a tuner turns: thresholds in a policy's text.
@@ -41,10 +51,10 @@ PURE = frozenset(
 )
 """Modules of the runtime that the workbench may import. `sources` reads; nothing here executes or writes evidence."""
 
-EFFECTS = frozenset({"broker", "drain", "ledger", "loop", "session"})
+EFFECTS = frozenset({"broker", "drain", "isolation", "ledger", "ledger_writer", "loop", "session"})
 """Modules that execute tools or write evidence: out of reach of the pure ones, by any path."""
 
-PUBLIC_API_USERS = ("workbench/agentdojo/", "workbench/demo.py", "workbench/cli.py")
+PUBLIC_API_USERS = ("workbench/agentdojo/", "workbench/bench/runtime", "workbench/demo.py", "workbench/cli")
 """Parts of the workbench that use the runtime as any user would."""
 
 MAX_FILE = 400

@@ -152,7 +152,7 @@ def test_wheel_metadata(wheel: Path) -> None:
         assert any(each.endswith("licenses/LICENSE") for each in archive.namelist())
     asked = [Requirement(each) for each in found.get_all("Requires-Dist") or []]
     assert sorted(canonicalize_name(each.name) for each in asked if each.marker is None) == [
-        "cedarpy", "deltalake", "json-merge-patch", "msgspec", "pyarrow", "rfc8785", "rich", "sqlalchemy", "typer",
+        "cedarpy", "cryptography", "deltalake", "json-merge-patch", "msgspec", "pyarrow", "rfc8785", "rich", "sqlalchemy", "typer",
     ]  # fmt: skip
 
 
@@ -164,7 +164,9 @@ def test_wheel_holds_what_is_needed_and_no_more(wheel: Path) -> None:
     shipped = {path.relative_to(ROOT / "datasets") for path in tracked(ROOT / "datasets")}
     assert {"agentdojo/baseline", "agentdojo/candidate"} <= {str(path.parent) for path in shipped}
     assert {f"workbench/_data/{path}" for path in shipped} <= names
-    assert "workbench/_data/notebooks/01_replay_in_five_minutes.ipynb" in names
+    notebooks = {f"workbench/_data/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert notebooks
+    assert notebooks <= names
     templates = {f"workbench/templates/{path.name}" for path in (ROOT / "workbench/templates").iterdir()}
     assert templates
     assert templates <= names

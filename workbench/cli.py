@@ -21,7 +21,10 @@ import typer
 
 from runtime.errors import GovernanceError
 from workbench.bench.cli import app as bench
-from workbench.doctor import Finding, extra_of, installation, lake_findings
+from workbench.cli_approvals import app as approvals
+from workbench.cli_ledger import findings, resolve, upgrade
+from workbench.cli_stop import stop
+from workbench.doctor import Finding, extra_of, installation
 from workbench.errors import WorkbenchError, need
 from workbench.shipped import shipped
 
@@ -54,6 +57,7 @@ app = typer.Typer(
 datasets = typer.Typer(help="Build data sets of recorded decisions.", no_args_is_help=True)
 app.add_typer(datasets, name="datasets")
 app.add_typer(bench, name="bench")
+app.add_typer(approvals, name="approvals")
 
 
 class DataSet(StrEnum):
@@ -271,13 +275,22 @@ def conform_files(
 
 @app.command()
 def doctor(
-    lake: Annotated[str | None, typer.Argument(metavar="[LAKE]", help="A lake to look at, too.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[LAKE|LEDGER]", help="A lake to look at, too, or a ledger's file."),
+    ] = None,
+    ledger: Annotated[Path | None, typer.Option(help="The lake's ledger, where it is not beside it.")] = None,
 ) -> None:
-    """Report versions, and whether a lake is sound. Exit code 1: something is wrong."""
-    findings = [*installation(), *(lake_findings(lake) if lake is not None else ())]
-    _print_findings(findings)
-    if any(finding.status == "bad" for finding in findings):
+    """Report versions, whether a lake is sound, what in its ledger is in doubt. Exit code 1: something is wrong."""
+    found = [*installation(), *(findings(target, ledger) if target is not None else ())]
+    _print_findings(found)
+    if any(finding.status == "bad" for finding in found):
         raise typer.Exit(UNSOUND)
+
+
+app.command()(resolve)
+app.command()(upgrade)
+app.command()(stop)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

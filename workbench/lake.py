@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from runtime import trace
+from runtime.arrow import arrow_schema
 from runtime.bundle import bundle_from_files
 from runtime.errors import BundleError, LedgerError, LedgerTooNew
-from runtime.lake import LakeStore, arrow_schema
+from runtime.lake import LakeStore
+from workbench.derived import executions_of, labels_of, sessions_of
 from workbench.errors import BundleNotFound, LakeEmpty, LakeError, LakeNotFound, SchemaMismatch
 from workbench.overview import Overview, lines, overview
 from workbench.pins import Pins, heads, pinned, require_reachable
@@ -152,7 +154,11 @@ class Lake:
 
     @property
     def outcomes(self) -> pl.LazyFrame:
-        """One row an execution or a label, at the pin, in (writer, position) order."""
+        """One row an event, at the pin, in (writer, position) order; `kind` says which.
+
+        `execution` how a call ended: `status`, `reason_code`, result, cost; of several the last holds (`executions`).
+        `approval` who granted or denied it: `details`. `label` what was said of it later (`labels`).
+        """
         return self._pinned(trace.OUTCOMES)
 
     @property
@@ -210,13 +216,15 @@ class Lake:
             `tenant`, `session_id`, `decision_id` (null: of the whole session), `label`, `value`, `source`,
             `recorded_at`, `writer`, `position`; one row for each of the first four, in order of `recorded_at`.
         """
-        of = ("tenant", "session_id", "decision_id", "label")
-        rows = self.outcomes.filter(pl.col("kind") == "label")
-        return (
-            rows.select(*of, "value", "source", "recorded_at", "writer", "position")
-            .sort("recorded_at", "writer", "position")
-            .unique(of, keep="last", maintain_order=True)
-        )
+        return labels_of(self.outcomes)
+
+    @property
+    def executions(self) -> pl.LazyFrame:
+        """How each call ended, one row a decision that has an execution outcome: the last of them, by position.
+
+        A call let run that is not here has no outcome at the pin: it was under way, or its process died.
+        """
+        return executions_of(self.outcomes)
 
     @property
     def sessions(self) -> pl.LazyFrame:
@@ -227,18 +235,7 @@ class Lake:
             `decisions`, one count a verdict (`allow`, `modify`, `approve`, `block`), `tools` (list, sorted). Shadow
             decisions are left out.
         """
-        words = ("allow", "modify", "approve", "block")
-        verdicts = {name: pl.col("verdict").eq(name).sum() for name in words}
-        uid = pl.format('{}::"{}"', "principal_type", "principal_id")
-        rows = self.decisions.filter(pl.col("kind") != "shadow").group_by("tenant", "session_id")
-        return rows.agg(
-            uid.first().alias("principal"),
-            pl.col("decided_at").min().alias("started_at"),
-            pl.col("decided_at").max().alias("ended_at"),
-            pl.len().alias("decisions"),
-            **verdicts,
-            tools=pl.col("tool").unique().sort(),
-        ).sort("started_at", "tenant", "session_id")
+        return sessions_of(self.decisions)
 
     def table(self, table: Table, where: pl.Expr | None = None) -> pl.LazyFrame:
         """Return a table as it is now: declared columns, older schemas filled with nulls, one row a key.

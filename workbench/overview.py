@@ -28,11 +28,17 @@ class Overview(NamedTuple):
     bundles: list[dict[str, Any]]
     """`name`, `version`, `decisions`; most decisions first."""
     labels: dict[str, int]
+    endings: dict[str, int]
+    """How calls ended, by the last outcome's status; most first."""
+    open: int
+    """Calls that were let run and have no outcome: under way when the lake was drained, or their process died."""
 
 
 def overview(lake: Lake) -> Overview:
-    """Count what is in a lake at its pin: one pass over a few columns of `decisions`, one over the labels."""
-    rows = lake.decisions.select("tenant", "session_id", "decided_at", "verdict", "bundle_version")
+    """Count what is in a lake at its pin: one pass over a few columns of `decisions`, two over `outcomes`."""
+    rows = lake.decisions.select(
+        "decision_id", "kind", "tenant", "session_id", "decided_at", "verdict", "bundle_version"
+    )
     totals = rows.select(
         decisions=pl.len(),
         sessions=pl.struct("tenant", "session_id").n_unique(),
@@ -50,12 +56,20 @@ def overview(lake: Lake) -> Overview:
         .sort("decisions", "name", "version", descending=[True, False, False])
     )
     labels = lake.labels.group_by("label").agg(n=pl.len()).sort("label")
-    total, by_verdict, by_bundle, by_label = pl.collect_all([totals, verdicts, bundles, labels])
+    ended = lake.executions.select("decision_id", "status")
+    endings = ended.group_by("status").agg(n=pl.len()).sort("n", "status", descending=[True, False])
+    ran = rows.filter(pl.col("verdict").is_in(("allow", "modify")), pl.col("kind").is_in(("call", "resumed")))
+    left = ran.join(ended, on="decision_id", how="anti").select(pl.len())
+    total, by_verdict, by_bundle, by_label, by_ending, unended = pl.collect_all(
+        [totals, verdicts, bundles, labels, endings, left]
+    )
     return Overview(
         **total.row(0, named=True),
         verdicts=dict(by_verdict.iter_rows()),
         bundles=by_bundle.to_dicts(),
         labels=dict(by_label.iter_rows()),
+        endings=dict(by_ending.iter_rows()),
+        open=unended.item(),
     )
 
 
@@ -67,6 +81,9 @@ def lines(lake: Lake) -> Iterator[str]:
     yield f"Lake {visible(shown(lake.uri))}"
     yield f"  {count(view.decisions, 'decision')} in {where}{span}"
     yield "  verdicts: " + ", ".join(f"{visible(name)} {n:,}" for name, n in view.verdicts.items())
+    ended = [f"{visible(name.replace('_', ' '))} {n:,}" for name, n in view.endings.items()]
+    if ended or view.open:
+        yield "  outcomes: " + ", ".join([*ended, f"none yet {view.open:,}"] if view.open else ended)
     for each in view.bundles:
         yield f"  bundle {visible(each['name'])} {each['version'][:12]}: {count(each['decisions'], 'decision')}"
     if view.labels:

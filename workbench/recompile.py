@@ -103,7 +103,7 @@ class Recompiler:
         def prepared(args: Mapping[str, Any]) -> Prepared:
             return prepare_recorded(recorded, args, bundle, facts)
 
-        return Job(recorded.request, bundle, prepared)
+        return Job(recorded.request, bundle, prepared, recorded.grants)
 
     def trouble(self, recorded: Recorded) -> Trouble | None:
         """Return the cause for quarantine if this row's facts could not be compiled again, else None."""

@@ -18,11 +18,12 @@ from runtime.canonical import NotCanonical, canonical, sha256
 from runtime.context import Refusal, fact_key
 from runtime.errors import SourceError
 from runtime.facts import CompiledContext, Fact
-from runtime.policy import Prepared
+from runtime.policy import Grants, Prepared
 from runtime.prepare import prepare
-from runtime.record import request_of
+from runtime.record import grants_of, request_of
 from runtime.request import RequestInvalid
 from runtime.schema import Record, SetOf
+from runtime.session_reads import session_reads
 from runtime.spec import RESERVED
 from workbench.atoms import reads_ancestors
 
@@ -53,6 +54,11 @@ class Recorded:
     def request(self) -> Request:
         """The request as recorded."""
         return request_of(self.row)
+
+    @cached_property
+    def grants(self) -> Grants | None:
+        """What the approval stage judged by; None: the call was not resumed."""
+        return grants_of(self.row)
 
     @cached_property
     def compiled(self) -> CompiledContext | None:
@@ -121,8 +127,9 @@ def prepare_recorded(
         if row["reason_code"] == "patch_invalid" and same_policy and canonical(dict(given)) != row["args"]:
             raise RequestInvalid("args_invalid", row["reason"])
 
-    prepared = prepare(recorded.request, args, bundle, facts, check)
-    return replace(prepared, missing=tuple(missing)) if missing else prepared
+    approval = None if recorded.grants is None else recorded.grants.approval
+    prepared = prepare(recorded.request, args, bundle, facts, check, approval)
+    return replace(prepared, missing=(*prepared.missing, *missing)) if missing else prepared
 
 
 def recorded_facts(
@@ -207,6 +214,9 @@ def _missing(
     compiled: CompiledContext, request: Request, resource: EntityUid, bundle: Bundle
 ) -> Iterator[str]:
     """Names the candidate's schema declares and the record did not ask for."""
+    yield from (
+        f"context.session.{each}" for each in sorted(counters_read(bundle) - request.session_state.keys())
+    )
     asked = {name: fact for name, fact in compiled.facts.items() if fact.status in ("found", "none")}
     for name, attr in bundle.schema.actions[request.tool].context.attrs.items():
         if name in RESERVED:
@@ -224,6 +234,16 @@ def _missing(
         placed = any(fact.into == root and known.parents for fact, known in _specified(asked, bundle.spec))
         if root in reads_ancestors(bundle) and bundle.schema.entity_types[kind].parents and not placed:
             yield f"{root}.parents"
+
+
+_counters: dict[str, frozenset[str]] = {}
+
+
+def counters_read(bundle: Bundle) -> frozenset[str]:
+    """Return the standard counters of the session that policies may read; a record may be older than some of them."""
+    if bundle.policy_hash not in _counters:
+        _counters[bundle.policy_hash] = session_reads(bundle.document)
+    return _counters[bundle.policy_hash]
 
 
 def _specified(asked: Mapping[str, Fact], spec: ContextSpec) -> Iterator[tuple[Fact, FactSpec]]:

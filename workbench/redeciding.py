@@ -20,6 +20,7 @@ from runtime.record import decision_row, moment_of
 from workbench.effects import EFFECTS, now_of, then_of
 from workbench.executors import ahead, is_local
 from workbench.history.caching import contexts_of
+from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.records import ADDRESSES, MORE, Records, with_contexts
 from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.run import ColumnarRun
@@ -191,7 +192,8 @@ def _columns(plan: _Plan, chosen: EngineName | Engine) -> Sequence[str]:
     """Columns to read beside those that columns are decided from."""
     if not in_columns(chosen):
         return MORE
-    return () if plan.verify is None else ADDRESSES
+    inputs = (INPUTS,) if needs_inputs(plan.lake, [plan.limits_of]) else ()
+    return inputs if plan.verify is None else (*ADDRESSES, *inputs)
 
 
 def chosen_engine(engine: EngineName | Engine, rows: int) -> EngineName | Engine:
@@ -234,10 +236,11 @@ def _row(record: dict[str, Any], plan: _Plan) -> _Row:
 def _unreadable(recorded: Recorded) -> str | None:
     try:
         request = recorded.request
-        _ = recorded.compiled, recorded.enforced_compiled
-    except (ValueError, KeyError, TypeError):
+        _ = recorded.compiled, recorded.enforced_compiled, recorded.grants
+    except (ValueError, KeyError, TypeError, AttributeError):  # JSON of another shape has no members to get
         return "row_unreadable"
-    whole = isinstance(request.args, dict) and isinstance(request.session_state.get("calls", 0), int)
+    args, state = request.args, request.session_state
+    whole = isinstance(args, dict) and isinstance(state, dict) and isinstance(state.get("calls", 0), int)
     return None if whole else "row_unreadable"
 
 
@@ -289,7 +292,7 @@ def _recorded_job(row: _Row, bundle: Bundle) -> Job:
     def prepared(args: Mapping[str, Any]) -> Prepared:
         return prepare_recorded(row.recorded, args, bundle, answer)
 
-    return Job(row.recorded.request, bundle, prepared)
+    return Job(row.recorded.request, bundle, prepared, row.recorded.grants)
 
 
 def _reproduces(row: _Row, decision: Decision, compared: Sequence[str]) -> bool:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle
     from runtime.canonical import Json
     from runtime.entities import Entity
-    from runtime.policy import Ask, Case, Prepared
+    from runtime.policy import Ask, Case, Grants, Prepared
     from runtime.request import Request
     from runtime.ruling import Answer
 
@@ -48,6 +48,9 @@ class Job:
     bundle: Bundle
     prepare: Callable[[Mapping[str, Json]], Prepared]
     """Answers with the stages before policy for these arguments, from the record or recompiled."""
+    grants: Grants | None = None
+    """Of a resumed call: what was granted then. Of a candidate's policies those are lifted that were granted under
+    the same id and ask for approval; what people would have said to others is not known, and those still ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class RowEngine:
 
 
 def _start(index: int, job: Job, results: list[Decision | Undecided | None]) -> _Live | None:
-    return _advance(index, job, decide(job.request, job.bundle), None, results)
+    return _advance(index, job, decide(job.request, job.bundle, job.grants), None, results)
 
 
 def _next(

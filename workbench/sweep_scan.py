@@ -17,6 +17,7 @@ from runtime.spec import check_spec
 from workbench.compare import _JOINED as JOINED
 from workbench.compare import _labels_of as labels_of
 from workbench.executors import ahead
+from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.records import ADDRESSES, Records
 from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.sweeping import Sweeping
@@ -131,7 +132,8 @@ def sweep_scan(
     itself = axes(None)
     run = columnar(itself, strict=strict)
     found = Sweeping(bundles, run, axes, lambda bundle, rows: by_rows(axes(bundle), rows), _sider(lake))
-    chunks = ahead(Records(lake).chunks(() if itself.verify is None else ADDRESSES))
+    inputs = (INPUTS,) if needs_inputs(lake, [axes(bundle).limits_of for bundle in bundles[:1]]) else ()
+    chunks = ahead(Records(lake).chunks(inputs if itself.verify is None else (*ADDRESSES, *inputs)))
     with closing(chunks):
         while True:
             with found.timed("reading"):

@@ -35,6 +35,9 @@ MAX_MISSING = 8
 PARENTS = "parents"
 """Last part of a missing name that stands for the ancestors of the principal or the resource."""
 
+LIMITS = "limits."
+"""How the name of a missing counter begins: some value of it may refuse the call, whatever policies say."""
+
 ANY: frozenset[Ruling] = frozenset(rule(Flags(*bits)) for bits in product((False, True), repeat=6))
 
 Outcome = str
@@ -66,11 +69,13 @@ def possible(told: Answer, bundle: Bundle, missing: Sequence[str], lifted: froze
         told: Cedar's answer over `atoms_of(bundle).engine`, with all missing names absent.
         bundle: the candidate.
         missing: dotted paths, `context.<name>[.<field>]`, `resource.<attr>`, `principal.<attr>`,
-            `principal.parents` or `resource.parents`.
+            `principal.parents` or `resource.parents`; or `limits.…`, a counter, some value of which may block.
         lifted: policies taken out by grants.
 
     Cost: 2 ** len(missing) folds of the trees of the policies in scope.
     """
+    counted = [name for name in missing if name.startswith(LIMITS)]
+    missing = [name for name in missing if not name.startswith(LIMITS)]
     if len(missing) > MAX_MISSING:
         return Possible(ANY, patches=True)
     atoms = atoms_of(bundle)
@@ -81,7 +86,7 @@ def possible(told: Answer, bundle: Bundle, missing: Sequence[str], lifted: froze
     touched = _touched(bundle, tuple(names))
     # A policy whose scope is false for sure is out in every world; of fifty, a handful is left.
     reached = {ident: tree for ident, tree in atoms.trees.items() if _in_scope(tree, sure, touched)}
-    found: set[Ruling] = set()
+    found: set[Ruling] = {Ruling("block", "budget_spent")} if counted else set()
     modifies: set[tuple[_Set, ...]] = set()
     for here in product((False, True), repeat=len(names)):
         world = _World(sure, dict(zip(names, here, strict=True)), touched)

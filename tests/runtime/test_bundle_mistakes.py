@@ -266,7 +266,7 @@ def test_an_attribute_that_no_fact_can_promise_is_refused_at_load() -> None:
         ('version = 1\n[[budget]]\nname = "b"', 2, "`max` must be an integer of 0 or more, it is missing"),
         ("[[budget]]\nmax = 3", 1, 'needs `name = "…"`'),
         ("version = 1\n[[budget", 2, "not valid TOML"),
-        ("version = 2", 1, "`version` must be 1, got 2"),
+        ("version = 3", 1, "`version` must be 1 or 2, got 3"),
     ],
 )
 def test_a_limit_that_would_never_hold_is_refused_at_its_line(text: str, line: int, message: str) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runtime.arrow import to_arrow
 from runtime.drain import BATCH_ROWS, app_id, drain
 from runtime.errors import CommitConflict, LedgerCorrupt, LedgerError, LedgerTooNew
 from runtime.evidence import broken_links
-from runtime.lake import VERSION_KEY, LakeStore, to_arrow
+from runtime.lake import VERSION_KEY, LakeStore
 from runtime.ledger import Ledger
 from runtime.testing import blob, context, decision, entity, entity_slice, execution, sample
 from runtime.trace import CONTEXTS, DECISIONS, DRAINED, OUTCOMES, POLICIES, SCHEMA_VERSION
@@ -312,7 +313,9 @@ def test_a_table_that_loses_what_was_just_committed_is_noticed(ledger: Ledger, s
 
 def test_a_row_without_its_hash_stops_the_drain_before_its_batch(ledger: Ledger, store: LakeStore) -> None:
     fill(ledger)
-    ledger._writer.execute("UPDATE decisions SET row = replace(row, 'reason', 'treason') WHERE position = 3")
+    ledger._writer.connection.execute(
+        "UPDATE decisions SET row = replace(row, 'reason', 'treason') WHERE position = 3"
+    )
     with pytest.raises(LedgerCorrupt, match="position 3"):
         drain(ledger, store)
     assert store.read(DECISIONS).num_rows == 0

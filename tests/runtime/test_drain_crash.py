@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runtime.arrow import to_arrow
 from runtime.drain import drain
 from runtime.evidence import broken_links
-from runtime.lake import LakeStore, to_arrow
+from runtime.lake import LakeStore
 from runtime.ledger import Ledger
 from runtime.testing import blob, context, decision, entity, entity_slice, execution, sample
 from runtime.trace import DECISIONS, DRAINED, OUTCOMES, POLICIES

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.arrow import arrow_of_stored, arrow_schema, to_arrow
 from runtime.canonical import canonical
 from runtime.errors import CommitConflict, LedgerError, LedgerTooNew
 from runtime.evidence import CHAIN_COLUMNS, chain
-from runtime.lake import VERSION_KEY, LakeStore, arrow_of_stored, arrow_schema, lake_uri, to_arrow
+from runtime.lake import VERSION_KEY, LakeStore, lake_uri
 from runtime.testing import MOMENT, context, decision, sample
 from runtime.trace import CONTEXTS, DECISIONS, GENESIS, OUTCOMES, SCHEMA_VERSION, SCORES, TABLES, Table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 
 from runtime.errors import CommitConflict, LedgerError
 from runtime.evidence import broken_links, row_hash
+from runtime.holders import is_alive
 from runtime.ledger import Claim, ClaimTaken, Ledger, SessionCounters, SessionStep
 from runtime.testing import blob, context, decision, entity, execution
 from runtime.trace import BLOBS, CONTEXTS, DECISIONS, ENTITIES, GENESIS, OUTCOMES, SCORES
@@ -91,7 +93,7 @@ def test_contents_are_stored_once_and_counted_over_all_tables(ledger: Ledger, pa
 def test_known_contents_are_not_asked_of_the_database_again(ledger: Ledger) -> None:
     ledger.commit(contents=[context("{}")])
     statements: list[str] = []
-    ledger._writer.set_trace_callback(statements.append)
+    ledger._writer.connection.set_trace_callback(statements.append)
     ledger.commit(contents=[context("{}")])
     assert not [text for text in statements if "contents" in text]
 
@@ -213,13 +215,13 @@ def test_a_commit_that_fails_leaves_nothing(
 
 
 def test_a_commit_is_one_transaction_in_full_synchronous_mode(ledger: Ledger, path: Path) -> None:
-    ledger._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    ledger._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     ledger.commit(**_everything_but())
     log = path.with_name(path.name + "-wal").read_bytes()
     page = int.from_bytes(log[8:12], "big")
     sizes = [int.from_bytes(log[at + 4 : at + 8], "big") for at in range(32, len(log), 24 + page)]
     assert len([size for size in sizes if size]) == 1  # frames that end a transaction
-    assert ledger._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert ledger._writer.connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_an_interrupt_after_the_commit_does_not_fork_the_chain(
@@ -231,7 +233,7 @@ def test_an_interrupt_after_the_commit_does_not_fork_the_chain(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("runtime.ledger_state.Head.moved", interrupted)
+        patched.setattr("runtime.ledger_state.Head.committed", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ledger.commit(evidence=[(DECISIONS, decision())])
     made = decision()
@@ -303,10 +305,27 @@ def test_processes_that_start_at_once_share_one_new_ledger(path: Path) -> None:
         assert broken_links(chain_of(ledger)) == []
 
 
-def test_a_fork_is_told_to_open_its_own(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.ledger.os.getpid", lambda: -1)
-    with pytest.raises(LedgerError, match="fork"):
-        ledger.commit(evidence=[(DECISIONS, decision())])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # threads of other tests; from 3.12 on
+def test_a_fork_is_told_to_open_its_own(ledger: Ledger) -> None:
+    """Also where it inherits the lock of a thread that was committing; and its end closes nothing of the parent's."""
+    ledger.commit(evidence=[(DECISIONS, decision())])
+    with ledger._writer._lock:
+        pid = os.fork()
+        if pid == 0:
+            refused = 0
+            for attempt in (ledger.commit, ledger.head, ledger.unfinished, ledger.extent):
+                try:
+                    attempt()
+                except LedgerError as error:
+                    refused += "fork" in str(error)
+                except BaseException:  # noqa: BLE001 - the child must not run the rest of the tests
+                    os._exit(100)
+            ledger.close()
+            os._exit(refused)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 4
+    ledger.commit(evidence=[(DECISIONS, decision())])
+    assert is_alive(ledger.path, ledger.holder.id)
 
 
 def test_a_lease_has_one_holder_until_it_expires(ledger: Ledger) -> None:

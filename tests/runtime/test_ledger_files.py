@@ -15,6 +15,7 @@ import pytest
 from runtime.errors import CommitConflict, CommitUncertain, LedgerCorrupt, LedgerError, LedgerTooNew
 from runtime.evidence import broken_links
 from runtime.ledger import Claim, Ledger
+from runtime.ledgerfile import LEDGER_VERSION
 from runtime.testing import context, decision
 from runtime.trace import DECISIONS, OUTCOMES
 
@@ -132,7 +133,9 @@ def test_a_row_changed_in_the_middle_is_found_when_it_is_read(path: Path) -> Non
             ledger.rows_after(DECISIONS, *EVERYTHING)
 
 
-@pytest.mark.parametrize(("version", "error"), [("3", LedgerTooNew), ("x", LedgerCorrupt)])
+@pytest.mark.parametrize(
+    ("version", "error"), [(str(LEDGER_VERSION + 1), LedgerTooNew), ("x", LedgerCorrupt)]
+)
 def test_a_ledger_of_another_version_is_refused_by_name(
     path: Path, version: str, error: type[Exception]
 ) -> None:
@@ -155,12 +158,12 @@ def test_a_half_made_ledger_is_finished(path: Path) -> None:
 def test_a_full_disk_writes_nothing_and_can_be_freed(path: Path) -> None:
     with Ledger.open(path) as ledger:
         ledger.commit(evidence=[(DECISIONS, decision())])
-        (pages,) = ledger._writer.execute("PRAGMA page_count").fetchone()
-        ledger._writer.execute(f"PRAGMA max_page_count = {pages + 2}")
+        (pages,) = ledger._writer.connection.execute("PRAGMA page_count").fetchone()
+        ledger._writer.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(LedgerError, match="full"):
             commit_many(ledger, 50)
         kept = ledger.head()[0]
-        ledger._writer.execute("PRAGMA max_page_count = 1000000")
+        ledger._writer.connection.execute("PRAGMA max_page_count = 1000000")
         commit_many(ledger, 3)
         assert ledger.head()[0] == kept + 3
         assert broken_links(chain_of(ledger)) == []
@@ -208,7 +211,11 @@ def test_a_failed_sync_is_uncertain_and_stops_the_handle(ledger: Ledger) -> None
         """The real connection, but for a COMMIT whose sync fails."""
 
         def __init__(self, real: sqlite3.Connection) -> None:
-            self.real, self.in_transaction = real, False
+            self.real = real
+
+        @property
+        def in_transaction(self) -> bool:
+            return self.real.in_transaction
 
         def execute(self, sql: str, parameters: Any = ()) -> Any:
             done = self.real.execute(sql, parameters)
@@ -218,14 +225,15 @@ def test_a_failed_sync_is_uncertain_and_stops_the_handle(ledger: Ledger) -> None
                 raise error
             return done
 
-    real, ledger._writer = ledger._writer, FailingSync(ledger._writer)  # type: ignore[assignment]
+    writer = ledger._writer
+    real, writer.connection = writer.connection, FailingSync(writer.connection)  # type: ignore[assignment]
     try:
         with pytest.raises(CommitUncertain, match="reopen"):
             ledger.commit(evidence=[(DECISIONS, decision())])
         with pytest.raises(LedgerError, match="disk failed"):
             ledger.commit(evidence=[(DECISIONS, decision())])
     finally:
-        ledger._writer = real
+        writer.connection = real
     with Ledger.open(ledger.path) as again:
         assert again.head()[0] == 2  # this time it was there
 

@@ -254,12 +254,55 @@ def test_grants_lift_their_forbids_and_no_other() -> None:
     high = request_of(args={"order_id": "o-1", "amount_cents": 900})
     bundle = bundle_of(PERMIT + ASK + other)
     approval: Any = {"approvers": ["User::fin"], "granted_at": "2026-11-22T10:00:00Z"}
-    one = drive(bundle, high, Grants(frozenset({"ask"}), approval))
+    asked = drive(bundle, high).action_hash
+    one = drive(bundle, high, Grants(frozenset({"ask"}), approval, asked))
     assert (one.verdict, one.determining) == ("approve", ("ask2",))
-    both = drive(bundle, high, Grants(frozenset({"ask", "ask2"}), approval))
+    both = drive(bundle, high, Grants(frozenset({"ask", "ask2"}), approval, asked))
     assert both.verdict == "allow"
     assert both.first.case is not None
     assert "approval" in both.first.case.context
+
+
+def test_grants_are_for_the_approved_action_alone() -> None:
+    bundle = bundle_of(PERMIT + ASK)
+    high = request_of(args={"order_id": "o-1", "amount_cents": 900})
+    held = Grants(frozenset({"ask"}), None, drive(bundle, high).action_hash, "a-1")
+    assert drive(bundle, high, held).verdict == "allow"
+    other = replace(high, args={"order_id": "o-1", "amount_cents": 901})
+    for request, grants in ((other, held), (high, replace(held, action_hash=None))):
+        decision = drive(bundle, request, grants)
+        assert (decision.verdict, decision.decided_by, decision.reason_code) == (
+            "block",
+            "approval",
+            "grant_stale",
+        )
+        assert (decision.enforced_args, decision.action_hash, decision.grants) == (None, None, grants)
+    # Nor do they make a call run that needs no approval any more and has become another.
+    low = replace(high, args={"order_id": "o-1", "amount_cents": 10})
+    assert drive(bundle, low).verdict == "allow"
+    assert drive(bundle, low, held).reason_code == "grant_stale"
+
+
+@pytest.mark.parametrize("code", ["grant_denied", "grant_expired", "grant_consumed"])
+def test_an_approval_that_cannot_be_used_blocks(code: str) -> None:
+    bundle = bundle_of(PERMIT + ASK)
+    high = request_of(args={"order_id": "o-1", "amount_cents": 900})
+    asked = drive(bundle, high).action_hash
+    decision = drive(bundle, high, Grants(action_hash=asked, refusal=code))
+    assert (decision.verdict, decision.decided_by, decision.reason_code) == ("block", "approval", code)
+    assert code in REASONS
+    refused = drive(bundle, replace(high, scopes=()), Grants(action_hash=asked, refusal=code))
+    assert refused.decided_by == "request"  # the first stage that refuses
+
+
+def test_a_grant_lifts_nothing_but_a_forbid_that_asks_for_it() -> None:
+    """Under its own id, the policy has become a plain forbid since it was granted; or it is a permit."""
+    high = request_of(args={"order_id": "o-1", "amount_cents": 900})
+    plain = bundle_of(PERMIT + ASK.replace('@verdict("approve") @approvers("Team::\\"finance\\"") ', ""))
+    grants = Grants(frozenset({"ask", "permit", "gone"}), None, None, "a-1")
+    assert drive(plain, high, grants).reason_code == "forbidden"
+    granted = replace(grants, action_hash=drive(bundle_of(PERMIT + ASK), high).action_hash)
+    assert drive(bundle_of(PERMIT + ASK), high, granted).verdict == "allow"
 
 
 @pytest.mark.parametrize(

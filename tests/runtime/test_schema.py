@@ -291,7 +291,8 @@ STANDARD = {
     "now": "datetime",
     "scopes": "Set<String>",
     "tenant": "String",
-    "session": "{calls: Long}",
+    "session": "{calls: Long, cost_micros?: Long, failures?: Long, input_tokens?: Long, output_tokens?: Long, "
+    "repeats?: Long, wall_ms?: Long}",
     "approval?": "{approvers: Set<String>, granted_at: datetime}",
 }
 
@@ -305,7 +306,14 @@ def test_the_standard_context_is_added() -> None:
     ("members", "changed"),
     [
         ("args: { x: Long }", {"args": "{x: Long}"}),
-        ("session: { calls: Long, spent?: decimal }", {"session": "{calls: Long, spent?: decimal}"}),
+        (
+            "session: { calls: Long, spent?: decimal }",
+            {"session": STANDARD["session"].replace("wall_ms?: Long", "wall_ms?: Long, spent?: decimal")},
+        ),
+        (
+            "session: { calls: Long, failures?: String }",
+            {"session": STANDARD["session"].replace("failures?: Long", "failures?: String")},
+        ),
         ("on_behalf_of?: A", {"on_behalf_of?": "A"}),
         ("now: datetime, tenant: String", {}),
         ("approval?: { approvers: Set<String>, granted_at: datetime }", {}),

@@ -83,6 +83,12 @@ class Writer:
             trace.OUTCOMES, **ident, tenant=tenant, label=name, value=value, source="test", **values
         )
 
+    def ended(self, decision: str, status: str | None, **values: Any) -> dict[str, Any]:
+        """Return an outcome of a decision of the first session."""
+        ident = {"outcome_id": f"{self.ident}-o{self.position + 1}", "kind": "execution", "session_id": "s-1"}
+        more = {"tenant": "acme", "decision_id": decision, "status": status}
+        return self.row(trace.OUTCOMES, **ident | more | values)
+
     def put(self, table: trace.Table, *rows: Mapping[str, Any]) -> None:
         self.store.append(table, list(rows))
 
@@ -430,9 +436,30 @@ def test_repr_says_what_is_there(filled: Writer, place: Path) -> None:
     assert shown[0] == f"Lake {place}"
     assert shown[1] == "  5 decisions in 3 sessions of 2 tenants, 2026-11-01 00:01 to 2026-11-01 00:07 UTC"
     assert shown[2] == "  verdicts: allow 4, block 1"
-    assert shown[3] == f"  bundle support {BUNDLE.version[:12]}: 5 decisions"
-    assert shown[4] == "  labels: origin 1, scenario 1"
-    assert shown[5] == "  pinned: ledger ledger-1 at position 8"
+    assert shown[3] == "  outcomes: none yet 4"
+    assert shown[4] == f"  bundle support {BUNDLE.version[:12]}: 5 decisions"
+    assert shown[5] == "  labels: origin 1, scenario 1"
+    assert shown[6] == "  pinned: ledger ledger-1 at position 8"
+
+
+def test_of_several_outcomes_the_last_holds(filled: Writer, place: Path) -> None:
+    """Positions say which: an approval and a label are no executions, whenever they come."""
+    endings = [
+        filled.ended("ledger-1-d1", "in_doubt"),
+        filled.ended("ledger-1-d2", "compensated"),
+        filled.ended("ledger-1-d1", "succeeded", reason_code="resolved"),
+        filled.ended("ledger-1-d1", None, kind="approval", details="{}"),
+        filled.label("origin", "attack", decision_id="ledger-1-d2"),
+    ]
+    filled.put(trace.OUTCOMES, *endings[::-1])
+    lake = open_lake(place)
+    found = lake.executions.select("decision_id", "status", "reason_code").collect().rows()
+    assert found == [("ledger-1-d2", "compensated", None), ("ledger-1-d1", "succeeded", "resolved")]
+    assert "  outcomes: compensated 1, succeeded 1, none yet 2" in repr(lake).splitlines()
+    assert "Outcomes: compensated 1, succeeded 1, none yet 2." in lake._repr_html_()
+    assert lake.labels.collect().height == 3
+    earlier = lake.at({"ledger-1": 9}).executions.collect()
+    assert earlier.select("decision_id", "status").rows() == [("ledger-1-d1", "in_doubt")]
 
 
 def test_nothing_in_a_lake_is_markup_or_a_terminal_code(writer: Writer, place: Path) -> None:

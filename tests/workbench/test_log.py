@@ -23,6 +23,7 @@ import polars as pl
 import pytest
 
 from runtime import Runtime, load_bundle
+from runtime.trace import SCHEMA_VERSION
 from workbench import run as run_module
 from workbench.compare import Diff, compare
 from workbench.errors import TrackingError
@@ -192,7 +193,7 @@ def test_parameters_are_the_pins(stored: Any, here: Diff) -> None:
     baseline = load_bundle(Path(lake.uri).parent / "baseline").version
     expected = {
         f"pins.ledgers.{ledger}": str(position),
-        "pins.schema_version": "1",
+        "pins.schema_version": str(SCHEMA_VERSION),
         "pins.engine": here.cand.engine,  # type: ignore[attr-defined]  # of the real replay
         "recorded.bundle_versions": json.dumps([baseline]),
         "baseline.policy": "as recorded",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from runtime import ApprovalRequired, Blocked, CallableSource, Runtime
+from runtime.trace import ExecutionStatus
 from workbench.compare import compare
 from workbench.effects import ALL_EFFECTS, EFFECTS, now_of, then_of
 from workbench.lake import Lake, open_lake
@@ -341,7 +342,7 @@ def test_duplicates_never_run_twice_in_a_replay(tmp_path: Path) -> None:
 
 def test_the_effect_table_is_total() -> None:
     thens = {then_of(v, k, s) for v in ("allow", "modify", "approve", "block") for k in ("call", "duplicate")
-             for s in (None, "succeeded", "failed", "cancelled", "aborted", "expired", "denied", "in_doubt")}  # fmt: skip
+             for s in (None, *get_args(ExecutionStatus))}  # fmt: skip
     nows = {now_of(v, kind=k, same_action=s) for v in (None, "allow", "modify", "approve", "block")
             for k in ("call", "duplicate") for s in (True, False)}  # fmt: skip
     assert set(EFFECTS) == {(then, now) for then in thens for now in nows}
@@ -356,13 +357,36 @@ def test_the_effect_table_is_total() -> None:
         ("allow", None, "in_doubt"),
         ("allow", "cancelled", "in_doubt"),
         ("approve", None, "waiting"),
-        ("approve", "succeeded", "ran"),
-        ("approve", "denied", "did_not_run"),
+        ("approve", "succeeded", "granted"),
+        ("approve", "in_doubt", "granted"),
+        ("approve", "aborted", "not_granted"),
+        ("approve", "denied", "not_granted"),
+        ("approve", "expired", "not_granted"),
+        ("allow", "aborted", "taken_back"),
+        ("modify", "compensated", "taken_back"),
+        ("allow", "in_doubt", "in_doubt"),
+        ("allow", "a status of a later version", "in_doubt"),
         ("block", None, "did_not_run"),
     ],
 )
 def test_what_then_became_of_a_call(verdict: str, status: str | None, then: str) -> None:
     assert then_of(verdict, "call", status) == then
+    assert then_of(verdict, "duplicate", status) == "did_not_run"
+
+
+ASKED: tuple[str | None, ...] = (None, "denied", "expired")
+"""How a decision that asks for approval can end; what runs after a grant has a decision of its own."""
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"),
+    [(verdict, status) for verdict in ("allow", "modify") for status in (None, *get_args(ExecutionStatus))
+     if status not in ASKED[1:]] + [("approve", status) for status in ASKED],
+)  # fmt: skip
+def test_the_same_decision_changes_no_effect(verdict: str, status: str | None) -> None:
+    """Whatever came after the verdict (guards, people, a crash), a self-replay says `same`."""
+    then, now = then_of(verdict, "call", status), now_of(verdict, kind="call", same_action=True)
+    assert EFFECTS[then, now] == "same"
 
 
 def test_a_patch_the_tool_could_not_take_replays_as_the_block_it_was(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from workbench.bench.told import kernel_lines, lake_lines, machine_lines, sweep_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-app = typer.Typer(help="Measure how fast history is decided again.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure how fast calls are governed, and history is decided again.", no_args_is_help=True
+)
 
 
 class EngineChoice(StrEnum):
@@ -39,6 +41,9 @@ class KeysChoice(StrEnum):
     dictionary = "dictionary"
     strings = "strings"
 
+
+_WIDE = 110
+"""Columns that the widest table takes; into a file it is not cut to a terminal's."""
 
 Rows = Annotated[
     list[int] | None,
@@ -118,6 +123,52 @@ def sweep(
         tasks = [{"uri": uri, "versions": versions, "engine": engine.value} for uri in uris]
         runs = _runs("sweep", tasks)
     _print("sweep", runs, sweep_lines, as_json=as_json)
+
+
+@app.command()
+def runtime(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer calls, shorter: half a minute.")] = False,
+    calls: Annotated[int | None, typer.Option(min=1, help="Calls of each kind. Default: 3,000.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Of each throughput. Default: 3.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where ledgers are written: the disk that is measured.")
+    ] = None,
+    venv: Annotated[
+        Path | None, typer.Option(help="Environment of agent-governance-toolkit. Default: in your cache.")
+    ] = None,
+    agt: Annotated[
+        bool, typer.Option("--agt/--no-agt", help="Measure agent-governance-toolkit beside it.")
+    ] = True,
+    install: Annotated[
+        bool, typer.Option("--install/--no-install", help="Install it if it is not there.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Time a governed, durable call, the disk alone, and agent-governance-toolkit, in turns."""
+    wanted = {
+        "folder": None if folder is None else str(folder),
+        "calls": calls or (300 if quick else 3_000),
+        "rounds": 3 if quick else 15,
+        "seconds": seconds or (0.5 if quick else 3.0),
+        "agt": agt,
+        "venv": None if venv is None else str(venv),
+        "install": install,
+    }
+    with _status() as say:
+        say("runtime: calls, the disk, the toolkit, in turns")
+        found = in_child("measure", module="workbench.bench.runtime", **wanted)
+    if as_json:
+        _print("runtime", [found], lambda _: iter(()), as_json=True)
+        return
+    from rich.console import Console  # noqa: PLC0415 - heavy imports stay inside the commands
+
+    from workbench.bench.runtime_told import runtime_tables  # noqa: PLC0415 - as above
+
+    console = Console(soft_wrap=True)
+    console.width = max(console.width, _WIDE)
+    for shown in (*runtime_tables(found), *machine_lines(machine())):
+        console.print(shown, highlight=False, markup=False)
 
 
 @app.command()

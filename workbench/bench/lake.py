@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from runtime import trace
+from runtime.arrow import arrow_schema
 from runtime.bundle import load_bundle
-from runtime.lake import LakeStore, arrow_schema
+from runtime.lake import LakeStore
 from workbench.bench.chain import chained
 from workbench.bench.config import bench_config
 from workbench.bench.desk import BLOCK, desk

@@ -13,6 +13,7 @@ import polars as pl
 
 from runtime.cedar import engine_name
 from runtime.projection import PROJECTION_VERSION
+from runtime.request import MAX_SKEW_US
 from workbench.bench.desk_facts import AS_OF_US, obj, sha256_of, text
 from workbench.bench.desk_ruling import ERRING, decided
 from workbench.bench.desk_texts import canonical_args
@@ -118,7 +119,8 @@ def _stage_inputs() -> pl.Expr:
     order = obj({"agent": seen, "customer": seen, "order": seen})
     ticket = obj({"agent": seen, "customer": seen, "ticket": seen})
     facts = pl.when(pl.col("resource_type") == "Order").then(order).otherwise(ticket)
-    return obj({"context": obj({"facts": facts}), "limits": _counters()})
+    judged = obj({"facts": facts, "max_skew_us": str(MAX_SKEW_US)})
+    return obj({"context": judged, "limits": _counters()})
 
 
 def _verdict() -> dict[str, pl.Expr]:

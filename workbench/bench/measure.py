@@ -129,14 +129,14 @@ def _innermost(frame: FrameType | None) -> str:
     return "(elsewhere)"
 
 
-def in_child(task: str, **params: Any) -> dict[str, Any]:
-    """Run a task of `workbench.bench.tasks` in a process of its own.
+def in_child(task: str, *, module: str = "workbench.bench.tasks", **params: Any) -> dict[str, Any]:
+    """Run a task of a module in a process of its own.
 
     Raises:
         BenchFailed: it ended without an answer.
     """
     # -P: the working directory, which may be a checkout with a folder `datasets`, stays off the path.
-    command = [sys.executable, "-P", "-m", "workbench.bench.tasks", task, json.dumps(params)]
+    command = [sys.executable, "-P", "-m", module, task, json.dumps(params)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
     for line in done.stdout.splitlines():
         if line.startswith(_ANSWER):

@@ -42,6 +42,10 @@ _TOLD = ("idempotency_conflict", "duplicate_differs", "args_invalid", "patch_inv
 """Refusals by the session or the tool: what those could not take is not in the trace, that they did not is."""
 
 
+_RESUMED = pl.col("approval").is_not_null()
+_WHY_RESUMED = "the call was resumed: which forbids its grants lift differs from row to row"
+
+
 class PartKey(NamedTuple):
     """What the rows of a part share."""
 
@@ -128,8 +132,8 @@ def record_of(action: ActionType, name: str) -> Record:
 
 
 def _parts(rows: pl.DataFrame, schema: CedarSchema) -> tuple[list[Part], pl.DataFrame]:
-    parts, held = [], []
-    for values, mine in rows.partition_by(PartKey._fields, as_dict=True).items():
+    parts, held = [], [rows.filter(_RESUMED).select("row", why=pl.lit(_WHY_RESUMED))]
+    for values, mine in rows.filter(~_RESUMED).partition_by(PartKey._fields, as_dict=True).items():
         key = PartKey(*values)
         why = _unfit(key, schema)
         if why is None:

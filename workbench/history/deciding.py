@@ -16,12 +16,14 @@ from workbench.columnar.layouts import ScalarShape
 from workbench.history.contexts import age_column, fact_column
 from workbench.history.fold import FOLDED, fold
 from workbench.history.groups import PolicyGroup, compile_part
-from workbench.recorded import missing_names
+from workbench.history.limiting import limited
+from workbench.recorded import counters_read, missing_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runtime.bundle import Bundle
+    from workbench.columnar.layouts import Layout
     from workbench.history.chunk import Chunk, Part
     from workbench.history.contexts import Contexts
     from workbench.history.groups import Compiled
@@ -91,11 +93,13 @@ class _Part:
             return Grouped(_handed_over(rows, why), pl.DataFrame(schema=dict(RESULT)), [])
         whys = pl.DataFrame({"a": part.holding.why, "b": self._stale(), "c": compiled.holding.why})
         held = whys.select(why=pl.coalesce("a", "b", "c"))["why"]
-        spent = self._spent(held.is_null())
+        found = limited(part, self.bundle.limits)
+        held = pl.DataFrame({"a": held, "b": found.why}).select(why=pl.coalesce("a", "b"))["why"]
+        spent = self._spent(found.refused, held.is_null())
         free = pl.DataFrame({"free": held.is_null() & spent["verdict"].is_null()})["free"].arg_true()
         at = held.is_not_null().arg_true()
         refused = spent.filter(pl.col("verdict").is_not_null())
-        sure = [_sure(group) for group in self._groups(compiled, free)]
+        sure = [_sure(group) for group in self._groups(compiled, free, found.room)]
         over = [_handed_over(rows.gather(at), held.gather(at))]
         over += [_handed_over(rows.gather(left), why) for _, left, why in sure]
         return Grouped(pl.concat(over), refused, [group for group, _, _ in sure if group.height])
@@ -119,28 +123,18 @@ class _Part:
             if fact.max_age_us is not None and fact.on_stale == "block":
                 age = rows["evaluated_at"].dt.timestamp("us") - rows[age_column(fact.name)]
                 asked = (status == "found") | ((status == "none") & age.is_not_null())
-                refused = refused | (asked & (age.is_null() | (age > fact.max_age_us)))
+                refused = refused | (asked & (age.is_null() | (age > fact.max_age_us) | (age < 0)))
             said = pl.when("refused").then(pl.lit(f"fact `{fact.name}` failed, or is stale"))
             frame = pl.DataFrame({"why": why, "refused": refused.fill_null(value=False)})
             why = frame.select(why=pl.coalesce("why", said))["why"]
         return why
 
-    def _spent(self, free: pl.Series) -> pl.DataFrame:
-        """Rows that a budget of the limits refuses; null where none does. Rows that are not free are left out."""
-        rows, tool = self.part.rows, self.part.key.tool
-        calls = self.part.session.columns.select(_calls(self.part)).to_series()
-        frame = pl.DataFrame({"row": rows["row"], "calls": calls, "free": free})
-        first = pl.lit(None, dtype=pl.String)
-        for budget in reversed(self.bundle.limits.budgets):
-            if budget.applies(tool):
-                allowed = f"budget {budget.name!r} allows {budget.max} calls per session, "
-                message = pl.concat_str(pl.lit(allowed), pl.col("calls").cast(pl.String), pl.lit(" ran"))
-                first = pl.when(pl.col("calls") >= budget.max).then(message).otherwise(first)
-        spent = frame.select("row", reason=pl.when("free").then(first))
-        return spent.with_columns(
-            verdict=pl.when(pl.col("reason").is_not_null()).then(pl.lit("block")),
+    def _spent(self, refused: pl.DataFrame, free: pl.Series) -> pl.DataFrame:
+        """Rows as the limits refuse them; null where they do not, and where rows are not free."""
+        told = [pl.when(free).then(name).alias(name) for name in ("reason_code", "reason")]
+        return refused.select(self.part.rows["row"], *told).with_columns(
+            verdict=pl.when(pl.col("reason_code").is_not_null()).then(pl.lit("block")),
             decided_by=pl.lit("limits"),
-            reason_code=pl.lit("budget_spent"),
             status=pl.lit("decided"),
             determining=pl.lit([], dtype=pl.List(pl.String)),
             enforced_determining=pl.lit([], dtype=pl.List(pl.String)),
@@ -148,23 +142,39 @@ class _Part:
             errors=pl.lit([], dtype=pl.List(pl.String)),
         )
 
-    def _groups(self, compiled: Compiled, free: pl.Series) -> Iterator[PolicyGroup]:
+    def _groups(
+        self, compiled: Compiled, free: pl.Series, room: Mapping[str, pl.Series]
+    ) -> Iterator[PolicyGroup]:
         """The free rows, by what each lacks."""
         bound = bound_names(self.part, self.bundle)
         if self.own:
             if free.len():
-                yield PolicyGroup(compiled, self.chunk, free, (), bound)
+                yield PolicyGroup(compiled, self.chunk, free, (), bound, room)
             return
-        shapes = pl.DataFrame({"at": free, "shape": self.part.rows["shape"].gather(free)})
+        shape = self.part.rows["shape"].gather(free)
+        shapes = pl.DataFrame({"at": free, "shape": shape, "counts": self._counts(free)})
         lacking: dict[tuple[str, ...], list[pl.Series]] = {}
-        for (shape,), mine in shapes.partition_by("shape", as_dict=True).items():
+        for (shape, _), mine in shapes.partition_by("shape", "counts", as_dict=True).items():
             lacking.setdefault(self._missing(int(str(shape)), int(mine["at"][0])), []).append(mine["at"])
         for missing, found in lacking.items():
-            yield PolicyGroup(compiled, self.chunk, pl.concat(found).sort(), missing, bound)
+            yield PolicyGroup(compiled, self.chunk, pl.concat(found).sort(), missing, bound, room)
+
+    def _counts(self, free: pl.Series) -> pl.Series:
+        """Which counters of the session are recorded, of those that policies read: the same number, the same ones."""
+        session = self.part.session
+        names = [name for name in sorted(counters_read(self.bundle)) if name in session.layouts]
+        present = [session.columns.select(_present(session.layouts[name])).to_series() for name in names]
+        frame = pl.DataFrame([each.alias(str(place)) for place, each in enumerate(present)])
+        bits = [pl.col(str(place)).cast(pl.UInt32) * 2**place for place in range(len(names))]
+        if not bits:
+            return pl.repeat(0, free.len(), dtype=pl.UInt32, eager=True)
+        return frame.select(counts=pl.sum_horizontal(bits).cast(pl.UInt32))["counts"].gather(free)
 
     def _missing(self, shape: int, row: int) -> tuple[str, ...]:
         """What the schema declares and contexts of a shape do not answer for; the same for all rows of the part."""
-        request = request_of(self.part.rows.row(row, named=True))
+        request = request_of(
+            {**self.part.rows.row(row, named=True), "stage_inputs": "{}"}
+        )  # limits play no part
         resource = request.resource.resolve(request.args)
         return missing_names(self.contexts.example(shape), request, resource, self.bundle)
 
@@ -185,10 +195,12 @@ def _sure(group: PolicyGroup) -> tuple[PolicyGroup, pl.Series, pl.Series]:
     return kept, group.rows.filter(why.is_not_null()), why.drop_nulls()
 
 
-def _calls(part: Part) -> pl.Expr:
-    (_, shape), *_ = part.session.layouts["calls"].shapes
-    assert isinstance(shape, ScalarShape)  # noqa: S101 - the standard context says so
-    return pl.col(shape.column)
+def _present(layout: Layout) -> pl.Expr:
+    """Whether a counter of the session is there."""
+    columns = [
+        pl.col(shape.column).is_not_null() for _, shape in layout.shapes if isinstance(shape, ScalarShape)
+    ]
+    return pl.any_horizontal(columns) if columns else pl.lit(value=False)
 
 
 def bound_names(part: Part, bundle: Bundle) -> frozenset[str]:

@@ -27,6 +27,7 @@ from workbench.history.chunk import fact_table
 from workbench.history.contexts import fact_column
 from workbench.history.facts import with_codes
 from workbench.history.holding import Holding
+from workbench.history.limiting import amount
 from workbench.history.world import HistoryWorld
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from runtime.schema import Record
     from workbench.columnar.decoding import Ref
     from workbench.columnar.frames import Kernel
+    from workbench.columnar.json_columns import Typed
     from workbench.columnar.json_leaves import Leaves, Path
     from workbench.columnar.nodes import DType, Node
     from workbench.columnar.policies import Policies
@@ -229,6 +231,8 @@ class PolicyGroup:
     """UInt32: rows of the part."""
     missing: tuple[str, ...]
     bound: frozenset[str]
+    room: Mapping[str, pl.Series] = field(default_factory=dict)
+    """What budgets leave of arguments that they count, a row a row of the part; see `limiting.Limited`."""
     leaves: Leaves = field(init=False)
     _frame: pl.DataFrame = field(init=False)
 
@@ -289,7 +293,20 @@ class PolicyGroup:
         frame = self._frame[rows].with_columns(columns)
         bad = [args.bad, *(_where(each, "a patch names an entity that has no code here") for each in lost)]
         bad += [_where(self.compiled.walking(why, frame), why) for why in self.compiled.walks]
+        bad += [
+            _where(self._beyond(name, args, rows), f"a patch asks a budget of `{name}`") for name in self.room
+        ]
         return frame, pl.concat(bad).unique("row", keep="first", maintain_order=True)
+
+    def _beyond(self, name: str, args: Typed, rows: pl.Series) -> pl.Series:
+        """Rows (Boolean) whose new arguments ask budgets for more than is left, or for what is not known here."""
+        asks, room = (
+            amount(args, self.record, name, rows.len()),
+            self.room[name].gather(self.rows.gather(rows)),
+        )
+        frame = pl.DataFrame({"asks": asks, "room": room})
+        fits = frame.select(fits=(pl.col("asks") >= 0) & (pl.col("asks") <= pl.col("room")))["fits"]
+        return ~fits.fill_null(value=False)
 
     def value(self, root: str, path: Path) -> tuple[pl.Series, str] | None:
         """Return a scalar that a reference names; see `workbench.history.fold.Group`."""

@@ -120,7 +120,8 @@ class Again:
         return joined.with_columns(when).drop("timeless")
 
     def _recorded(self, rows: pl.DataFrame) -> list[Recorded]:
-        records = with_contexts(rows, self.lake)
+        # What limits were judged by is not read for columns, and no fact is looked up by it.
+        records = with_contexts(rows.with_columns(stage_inputs=pl.lit("{}")), self.lake)
         return [
             Recorded(record, record["context"], record["enforced_context"])
             for record in records.iter_rows(named=True)

@@ -4,7 +4,8 @@ One rule: memory is bounded by a chunk, whatever the lake holds; and every decis
 
 A chunk is a span of positions of one ledger, so that Delta skips the files it is not in. The outcome of a call mostly
 stands close behind its decision and is looked for there first; that of a call that waited for people may come much
-later, and is looked up once for all of them.
+later, and is looked up once for all of them, as is what became of a call that was in doubt. Of several outcomes of a
+decision the last one holds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ NEEDED = (
     "principal_id", "on_behalf_of_type", "on_behalf_of_id", "scopes", "required_scopes", "tool", "resource_type",
     "resource_id", "resource_template", "args", "projection", "session_state", "bundle_version",
     "idempotency_key", "context_hash", "verdict", "decided_by", "reason_code", "cedar_decision", "determining",
-    "cedar_reasons", "errors", "enforced_args", "enforced_context_hash", "enforced_determining", "writer", "position",
+    "cedar_reasons", "errors", "approval", "enforced_args", "enforced_context_hash", "enforced_determining",
+    "writer", "position",
 )  # fmt: skip
 """Columns of `decisions` that columns are decided from."""
 
@@ -40,7 +42,7 @@ ADDRESSES = ("args_hash", "policy_hash", "action_hash", "slice_hash", "enforced_
 """Columns that are read besides where addresses are compared."""
 
 MORE = (
-    *ADDRESSES, "reason", "enforced_projection", "enforced_resource_type", "enforced_resource_id",
+    *ADDRESSES, "reason", "stage_inputs", "enforced_projection", "enforced_resource_type", "enforced_resource_id",
 )  # fmt: skip
 """Columns that are read besides for rows that Cedar decides."""
 
@@ -102,22 +104,39 @@ class Records:
 
     @cached_property
     def _after_approval(self) -> pl.DataFrame:
-        """How calls that had to wait ended."""
+        """How calls that had to wait ended: denied, expired, or as the call that was resumed once it was granted."""
         waited = self._decisions().filter(pl.col("verdict") == "approve").select("decision_id")
-        return _last(self._executions().join(waited, on="decision_id", how="semi").collect())
+        resumed = self._decisions().filter(
+            (pl.col("kind") == "resumed") & pl.col("verdict").is_in(("allow", "modify", "approve"))
+        )
+        links = resumed.select("decision_id", asked="linked_to").collect()
+        some = pl.concat([waited, links.lazy().select("decision_id")])
+        ended = _last(self._executions().join(some, on="decision_id", how="semi").collect())
+        runs = resumed.filter(pl.col("verdict") != "approve").select("decision_id").collect()
+        let_run = runs.join(ended, on="decision_id", how="left").with_columns(
+            pl.col(STATUS).fill_null("in_doubt")
+        )
+        found = [ended]
+        while let_run.height:  # a resumed call may have asked again: what came of it goes back to the first
+            asked = links.join(let_run, on="decision_id").select(pl.col("asked").alias("decision_id"), STATUS)
+            told = pl.concat([asked.clear(), *found[:-1]])  # a link back to what is told would never end
+            let_run = asked.join(told, on="decision_id", how="anti")
+            found.insert(0, let_run)
+        return pl.concat(found).unique("decision_id", keep="first", maintain_order=True)
 
     def _ended(self, rows: pl.DataFrame, writer: str, start: int, end: int) -> pl.DataFrame:
         near = (pl.col("writer") == writer) & pl.col("position").is_between(start, end)
         found = [self._after_approval, _last(self._executions().filter(near).collect())]
         known = pl.concat(found).unique("decision_id", keep="first", maintain_order=True)
         joined = rows.join(known, on="decision_id", how="left", maintain_order="left")
-        open_ = pl.col(STATUS).is_null() & pl.col("verdict").is_in(("allow", "modify"))
+        unknown = pl.col(STATUS).is_null() | pl.col(STATUS).eq("in_doubt")
+        open_ = unknown & pl.col("verdict").is_in(("allow", "modify"))
         late = joined.filter(open_ & (pl.col("kind") != "duplicate"))["decision_id"]
         if late.is_empty():
             return joined
         rest = _last(self._executions().filter(pl.col("decision_id").is_in(late.implode())).collect())
         again = joined.join(rest, on="decision_id", how="left", suffix="_late", maintain_order="left")
-        return again.with_columns(pl.coalesce(STATUS, f"{STATUS}_late").alias(STATUS)).drop(f"{STATUS}_late")
+        return again.with_columns(pl.coalesce(f"{STATUS}_late", STATUS).alias(STATUS)).drop(f"{STATUS}_late")
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:

@@ -118,6 +118,7 @@ def test_failed_stale_and_crossing_facts(record: Any, both: Any, kit: Any) -> No
     data = {
         "o-1": {"refundable": 1, "at": new}, "o-2": {"refundable": 1, "at": old}, "o-3": {"refundable": 1},
         "o-4": [{"refundable": 1, "at": new}, {"refundable": 2, "at": new}], "o-5": {"refundable": "x", "at": new}, "o-6": "bad",
+        "o-7": {"refundable": 1, "at": "2999-01-01T00:00:00Z"},
     }  # fmt: skip
     spec = kit.fact(
         "order", "args.order_id", '["refund"]', fields='["refundable"]', max_age='"1h"', age_column='"at"'
@@ -133,6 +134,21 @@ def test_failed_stale_and_crossing_facts(record: Any, both: Any, kit: Any) -> No
         both(lake, policy=kit.bundle(OVER, context=spec))
         assert {"source_failed", "not_unique", "projection_failed"} <= set(replay.rows["reason_code"])
         assert ("stale" in set(replay.rows["reason_code"])) is (text == spec)
+        ahead = replay.rows.filter(pl.col("reason").str.contains("ahead of the decision"))
+        assert ahead.height == (text == spec)
+
+
+def test_facts_dated_ahead(record: Any, both: Any, kit: Any) -> None:
+    """Blocked, in columns as by Cedar."""
+    new = datetime.now(UTC).isoformat()
+    data = {"o-1": {"refundable": 9, "at": new}, "o-2": {"refundable": 9, "at": "2999-01-01T00:00:00Z"}}
+    head = kit.fact("order", "args.order_id", '["refund"]', fields='["refundable"]', age_column='"at"')
+    strict = kit.bundle(OVER, context=head + 'max_age = "1h"\n')
+    calls = [kit.Call("refund", {"order_id": order, "amount": 1}) for order in data]
+    blocked = both(
+        record(strict, calls, kit.looked_up({"order": data}), lake="strict"), columnar=True, allowed=("fact",)
+    ).rows
+    assert [code for code in blocked["reason_code"] if code == "stale"] == ["stale"]
 
 
 def test_a_fact_of_another_tenant(record: Any, both: Any, kit: Any) -> None:
