@@ -6,8 +6,8 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 # More for pytest: make test PYTEST_ARGS='-x -k ledger'
 PYTEST_ARGS ?=
-# A worker a core; a file's tests stay together. One process: make test WORKERS=
-WORKERS ?= -n auto --dist loadfile
+# A worker a core; a file's tests stay together, in the order they are collected. One process: make test WORKERS=
+WORKERS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 # Relative, so that a path with spaces works.
 BIN := .venv/bin

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from runtime import actions, guards, metering
-from runtime.broker import Blocking, Invoke
+from runtime.broker import Blocking, Invoke, call_now
 from runtime.canonical import NotCanonical, canonical
 from runtime.errors import InDoubt, LedgerError
 from runtime.foreign import message_of
@@ -24,7 +25,7 @@ from runtime.usage import Collector, Usage
 from runtime.values import micros
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from runtime.canonical import Json
@@ -33,6 +34,20 @@ if TYPE_CHECKING:
     from runtime.record import Row
     from runtime.tools import StoredResult, Tool
     from runtime.trace import ExecutionStatus
+
+_unrecorded: WeakKeyDictionary[Runtime, list[Callable[[], None]]] = WeakKeyDictionary()
+"""Endings that a disk refused, by runtime: recorded as soon as it takes them, or others would wait for ever."""
+
+
+def record_late(runtime: Runtime) -> None:
+    """Try again what could not be recorded; what still cannot stays for the next time."""
+    waiting = _unrecorded.pop(runtime, None) or []
+    for record in waiting:
+        try:
+            record()
+        except InDoubt:
+            _unrecorded.setdefault(runtime, []).append(record)
+
 
 HANDLE_BYTES = 32 * 1024
 """Handles above this are not kept for recovery; their tool is then told, or asked, by `effect_id` alone."""
@@ -217,6 +232,9 @@ class Acting:
         Not where guards would have judged it: they have not. Not if the ledger is closed: it stays in doubt.
         """
         staged = self.effects.effect == "staged"
+        if staged and error is None and self.state in ("aborting", "aborted"):
+            self._release(result)
+            return
         if self.state not in ("started", "committing", "in_doubt") or (self.effects.guards and not staged):
             return
         with contextlib.suppress(InDoubt):
@@ -224,6 +242,14 @@ class Acting:
                 self.end("succeeded", "returned", result=result).work()
             elif isinstance(error, Exception) and not staged:
                 self.end("failed", "raised", error=error).work()
+
+    def _release(self, handle: Any) -> None:
+        """Let go of what a given-up prepare has come to hold after all; told again by recovery where that fails."""
+        self.handle = handle
+        with contextlib.suppress(Exception):  # a guard point: nobody waits for it any more
+            call_now(self.beside("abort", handle))
+            if self.state == "aborting":
+                self._told()
 
     def cut_short(self, error: BaseException | None) -> None:
         """Record what is known of an action whose flow ended without saying so, or must not be waited for.
@@ -239,14 +265,26 @@ class Acting:
             return
         begun = self.step is not None and self.step.started
         ending = (found.status, "cancelled") if begun else ("aborted", "given_up")
-        self.end(*ending, error=error).work()
+        conclude = self.end(*ending, error=error).work
+        try:
+            conclude()
+        except InDoubt:
+            _unrecorded.setdefault(self._runtime, []).append(conclude)
+            raise
+        if not begun and self.state == "aborting":
+            self._told()  # its tool has nothing to hear of
 
 
 def _handle_text(handle: Any) -> str | None:
     """What is kept of a handle: its JSON, if it has one of a moderate size."""
     try:
         text = canonical(handle)
-    except NotCanonical:
+    except (
+        NotCanonical,
+        ValueError,
+        RecursionError,
+        TypeError,
+    ):  # a result may be anything; losing it stops no undo
         return None
     return text if len(text) <= HANDLE_BYTES and handle is not None else None
 

@@ -75,7 +75,11 @@ def load_approvers(path: str | Path) -> tuple[Authenticator, ...]:
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise ApproversError(f"cannot be read: {exc}", file=str(path)) from exc
+        raise ApproversError(
+            f"cannot be read: {exc.strerror if isinstance(exc, OSError) else exc}; name it: `authenticators=`, "
+            "`--approvers`, REDECIDE_APPROVERS",
+            file=str(path),
+        ) from exc
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
@@ -83,7 +87,12 @@ def load_approvers(path: str | Path) -> tuple[Authenticator, ...]:
     root = TomlTable(document, "approvers", ApproversError, str(path), TomlLines(text))
     root.allow(frozenset({"version", "clock_skew_seconds", "key", "os_user", "os_group"}))
     if document.get("version") != 1:
-        raise root.error(f"`version` must be 1, got {document.get('version')!r}", "version")
+        given = (
+            f"got {document['version']!r}"
+            if "version" in document
+            else "it is missing: `version = 1` above everything"
+        )
+        raise root.error(f"`version` must be 1, {given}", "version")
     found = [*_signed_tokens(root, file.parent), *_os_users(root)]
     if not found:
         raise root.error("names no approver; add a `[[key]]` or an `[[os_user]]`")
@@ -119,6 +128,7 @@ def _key(table: TomlTable, folder: Path) -> TokenKey:
     subjects, roles = _uids(table, "subjects"), _uids(table, "roles")
     if not subjects:
         raise table.error('needs `subjects`: whom it speaks for, such as ["User::fin"], or ["*"] for anybody')
+    tenants = _tenants(table)
     try:
         return TokenKey(
             id=ident,
@@ -126,7 +136,7 @@ def _key(table: TomlTable, folder: Path) -> TokenKey:
             material=material,
             subjects=subjects,
             roles=roles,
-            tenants=_tenants(table),
+            tenants=tenants,
             issuer=table.text("issuer") or "redecide",
         )
     except ApproversError as exc:

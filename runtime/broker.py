@@ -355,22 +355,38 @@ def recorded_result(outcome: Mapping[str, Any] | None, blob: Callable[[str], str
             f"the original call was rejected by an output guard and ended as {outcome['status']}", outcome
         )
     if outcome["status"] == "failed":
-        raise RecordedFailure(
-            f"the original call failed with {outcome['error_type']}: {outcome['error_message']}"
-        )
+        how = said_by(outcome) or f" with {outcome['error_type']}: {outcome['error_message']}"
+        raise RecordedFailure(f"the original call, decision {outcome['decision_id']}, failed{how}")
     if outcome["status"] == "aborted":
         given_up = outcome["reason_code"] in (None, "given_up")
-        how = "was given up before its tool started" if given_up else "was aborted"
-        raise InDoubt(f"the original call {how}; to run it, use another key")
+        how = "was given up before its tool started" if given_up else f"was aborted{said_by(outcome)}"
+        raise InDoubt(
+            f"the original call, decision {outcome['decision_id']}, {how}; to run it, use another key"
+        )
+    if outcome["status"] == "in_doubt":
+        raise InDoubt(
+            f"the original call, decision {outcome['decision_id']}, is in doubt: it may have taken effect; look, and "
+            "record what you find with `Runtime.resolve` or `redecide resolve`"
+        )
     if outcome["status"] != "succeeded":
-        raise InDoubt(f"the original call ended as {outcome['status']}; its effect is not known")
+        ended = f"ended as {outcome['status']}{said_by(outcome)}"
+        raise InDoubt(
+            f"the original call, decision {outcome['decision_id']}, {ended}; to run it, use another key"
+        )
     return _kept_result(outcome, blob)
+
+
+def said_by(outcome: Mapping[str, Any]) -> str:
+    """Who found out how a call in doubt ended, to be read after it; empty: it was recorded as it ended."""
+    return f", as found by {outcome['source']}" if outcome["reason_code"] == "resolved" else ""
 
 
 def _kept_result(outcome: Mapping[str, Any], blob: Callable[[str], str | None]) -> Any:
     if outcome["result_storage"] != "full":
+        stored = outcome["result_storage"]
+        kept = f"was stored as {stored!r}, not in full" if stored else "is not known"
         raise InDoubt(
-            f"the original succeeded; its result was stored as {outcome['result_storage']!r}, not in full"
+            f"the original call, decision {outcome['decision_id']}, succeeded{said_by(outcome)}; its result {kept}"
         )
     text = outcome["result"]
     if outcome["result_bytes"] != len(text.encode()):

@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from runtime import actions
-from runtime.acting import Acting
+from runtime.acting import Acting, record_late
 from runtime.broker import Blocking, Step, drive, drive_async
 from runtime.errors import InDoubt, LedgerError, ShuttingDown
 from runtime.protocol import run
@@ -96,6 +96,7 @@ class Flow:
 
     def _hand_over(self, handover: Handover) -> Settled:
         """Settle, and give an outcome to what nobody waits for any more."""
+        record_late(self._runtime)
         handover.settled = self._settle(self._attempt)
         if handover.came_second():
             self._give_up(handover.settled, None)

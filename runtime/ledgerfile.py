@@ -74,7 +74,8 @@ _NETWORK: Final = frozenset(
 )
 """File systems that several machines may share: shared memory and locks do not reach the others."""
 
-_MAGIC: Final = b"SQLite format 3\x00"
+_SMALLEST: Final = 512
+"""Bytes of the smallest database that SQLite writes."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
@@ -121,7 +122,9 @@ def open_ledger_file(path: Path, *, create: bool) -> str:
             _patiently(lambda: _upgrade(path))
             return found
         if not create:
-            raise LedgerError(f"no ledger at {str(path)!r}; check the path, or open it with create=True")
+            raise LedgerError(
+                f"no ledger at {str(path)!r}; give its file, or the folder of a lake it is kept in"
+            )
         _patiently(lambda: _create(path))
         return _inspect(path) or _not_a_ledger(path)
 
@@ -199,9 +202,10 @@ def _inspect(path: Path) -> str | None:
     """
     if path.with_name(path.name + "-journal").exists():
         return None
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            _not_a_ledger(path)
+    # Nobody but SQLite opens this file: closing any descriptor of it drops the POSIX locks that this process's other
+    # connections hold, and another process would then delete the log under them. Below a page it would read as empty.
+    if path.stat().st_size < _SMALLEST:
+        _not_a_ledger(path)
     with contextlib.closing(connect(path, read_only=True)) as connection:
         if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return None

@@ -54,6 +54,9 @@ TRANSITIONS: Final[Mapping[State, frozenset[State | ExecutionStatus]]] = {
 }
 """From each state, the states and the endings it may go to. An ending is final: nothing follows it."""
 
+BROKEN: Final = frozenset({"raised", "timeout", "memory", "crashed"})
+"""Of `ENDINGS`: reasons that say that a tool did not work, whatever became of its effect."""
+
 RESOLUTIONS: Final[frozenset[ExecutionStatus]] = frozenset(
     {"succeeded", "failed", "aborted", "compensated", "cancelled"}
 )

@@ -25,6 +25,7 @@ from runtime import meters, stops
 from runtime.cycles import Attempts, signature
 from runtime.errors import CommitConflict, GovernanceError
 from runtime.ledger_state import ClaimTaken, SessionCounters, SessionMoved
+from runtime.lifecycle import BROKEN
 
 if TYPE_CHECKING:
     import sqlite3
@@ -245,7 +246,8 @@ def used_by(outcome: Row) -> dict[str, int]:
     used = {name: _integer(outcome.get(name)) for name in ("cost_micros", "input_tokens", "output_tokens")}
     started, ended = outcome.get("started_at"), outcome.get("ended_at")
     ran = _integer(ended) - _integer(started) if started is not None and ended is not None else 0
-    return {**used, "wall_ms": max(0, -(-ran // 1000)), "failures": int(outcome["status"] == "failed")}
+    failed = outcome["status"] == "failed" or outcome.get("reason_code") in BROKEN
+    return {**used, "wall_ms": max(0, -(-ran // 1000)), "failures": int(failed)}
 
 
 def _integer(value: Json) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from runtime.breakers import Circuit
+from runtime.lifecycle import BROKEN
 from runtime.limits import AFTER
 from runtime.values import micros
 from runtime.windows import Window
@@ -294,7 +295,8 @@ def settle(
             charged = msgspec.structs.replace(item, amount=amount)
             _add(db, taken.tenant, charged, _window(db, taken.tenant, item), now)
     for item in taken.before if gives_back else ():
-        _give_back(db, taken.tenant, item, now)
+        if item.measure != "calls" or outcome.get("started_at") is None:  # a call that was begun was made
+            _give_back(db, taken.tenant, item, now)
     known = {breaker.key: breaker for breaker in limits.breakers}
     for key, scope in taken.circuits:
         if (breaker := known.get(key)) is not None:
@@ -324,7 +326,8 @@ def _give_back(db: sqlite3.Connection, tenant: str, item: _Charge, now: int) -> 
 def _end(db: sqlite3.Connection, tenant: str, breaker: Breaker, scope: str, outcome: Row, now: int) -> None:
     row = db.execute(_CIRCUIT, (tenant, breaker.key, scope)).fetchone()
     before = _circuit(row[0]) if row else Circuit()
-    after = before.ended(str(outcome["decision_id"]), str(outcome["status"]), now, breaker)
+    status = "failed" if outcome.get("reason_code") in BROKEN else str(outcome["status"])
+    after = before.ended(str(outcome["decision_id"]), status, now, breaker)
     if after != before:
         _save(db, tenant, breaker, scope, after, now)
 

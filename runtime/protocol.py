@@ -212,8 +212,10 @@ def _abort(act: Acting, reason: str, error: BaseException | None) -> Steps:
 
 def _tell(act: Acting, error: BaseException | None) -> Steps:
     """Call the tool's abort, if it was started; whether it has returned, or there was nothing to tell."""
-    if act.step is None or not act.step.started or not act.can_be_told:
+    if act.step is None or not act.step.started:
         return True
+    if not act.can_be_told:
+        return not act.step.abandoned  # it runs on, and is told of what it comes to hold
     try:
         yield act.beside("abort", act.handle)
     except Exception as exc:  # noqa: BLE001 - a guard point: it is told again when the ledger is next opened
@@ -251,8 +253,8 @@ def _end(act: Acting, ending: Ending, error: BaseException, result: Any = None) 
 def ending_of(error: BaseException, step: Invoke, effect: Effect | None) -> Ending:
     """Return how a tool ended that did not return.
 
-    One that was stopped, or may be running still, is in doubt unless it only reads. One that raised, or was
-    interrupted itself, has ended: `failed` and `cancelled` leave open whether it had its effect before.
+    One that was stopped or interrupted is in doubt unless it only reads: a request may have been sent. One that
+    raised has ended: `failed` leaves open whether it had its effect before.
     """
     doubt: ExecutionStatus = "cancelled" if effect == "read" else "in_doubt"
     match error:
@@ -262,16 +264,13 @@ def ending_of(error: BaseException, step: Invoke, effect: Effect | None) -> Endi
             return Ending(doubt, "memory")
         case ToolCrashed(began=False):
             return Ending("aborted", "crashed")
-        case ToolCrashed(began=False):
-            return Ending("aborted", "given_up")
         case ToolCrashed():
             return Ending(doubt, "crashed")
         case Exception():
             return Ending("failed", "raised")
     if not step.started:
         return Ending("aborted", "given_up")
-    stopped = step.abandoned or step.isolate is not None
-    return Ending(doubt if stopped else "cancelled", "cancelled")
+    return Ending(doubt, "cancelled")
 
 
 def _judge(act: Acting, result: Any) -> Steps:

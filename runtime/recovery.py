@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 from runtime import actions, metering
-from runtime.broker import Invoke, call_now, recorded_result
+from runtime.broker import Invoke, call_now, recorded_result, said_by
 from runtime.canonical import parse
 from runtime.errors import ActionMoved, InDoubt, InProgress, LedgerError
 from runtime.foreign import message_of, well_formed
@@ -130,10 +130,15 @@ def _tell(runtime: Runtime, tool: Tool, action: Action, row: Row) -> None:
     if abort is None:
         runtime.recovered.failures[action.decision_id] = "the tool declares no `abort=` any more"
         return
-    if abort.takes_effect_id or action.handle is not None:
+    can_be_told = abort.takes_effect_id or action.handle is not None
+    if can_be_told:
         call_now(_beside(tool, "abort", abort, action, row))
     runtime.ledger.commit(moves=[actions.told(action.decision_id)])
-    runtime.recovered.told.append(action.decision_id)
+    if can_be_told:
+        runtime.recovered.told.append(action.decision_id)
+    else:
+        why = "its `abort` could not be told: no handle was kept, and it takes no `effect_id`"
+        runtime.recovered.failures[action.decision_id] = why
 
 
 def _ask(runtime: Runtime, tool: Tool, action: Action, row: Row) -> None:
@@ -253,14 +258,26 @@ def resolve_in(
     if not isinstance(source, str) or not source.strip():
         raise ValueError("`source` says who found it out, such as 'User::ana, by the bank statement'")
     action, row = actions.find(ledger, decision_id), ledger.decision(decision_id)
-    if action is None or row is None or action.state in ("preparing", "staged", "aborting"):
-        raise ActionMoved(f"decision {decision_id!r:.80} is not in doubt; `Runtime.in_doubt()` lists what is")
+    if row is None:
+        raise ActionMoved(f"no decision {decision_id!r:.80} is in this ledger")
+    if action is None or action.state in ("preparing", "staged", "aborting"):
+        raise ActionMoved(f"decision {decision_id} is not in doubt: {_stands(ledger, decision_id, action)}")
+    if status == "compensated" and row["effect"] != "compensable":
+        raise ValueError("`compensated` is said of a compensable tool's effect that was undone")
     if action.state != "in_doubt" and _runs(ledger, action, running or {}):
         raise ActionMoved(f"decision {decision_id} still runs; wait for its outcome")
     outcomes = [_outcome(at, row, action, status, "resolved") | {"source": well_formed(source)}]
     if action.state != "in_doubt":
         outcomes.insert(0, _outcome(at, row, action, "in_doubt", "recovered"))
     return _record(ledger, limits, row, *outcomes)
+
+
+def _stands(ledger: Ledger, decision_id: str, action: Action | None) -> str:
+    """Where an action stands that nobody need be asked about."""
+    if action is not None:
+        return f"it is {action.state!r}, and nothing of it was committed"
+    outcome = ledger.outcome_of(decision_id)
+    return "nothing was let run" if outcome is None else f"it ended as {outcome['status']}{said_by(outcome)}"
 
 
 def repeated(runtime: Runtime, decision_id: str) -> Any:

@@ -137,7 +137,9 @@ def raiser(decision: Decision, error: GovernanceError | None = None) -> Callable
         text = (
             f"{decision.request.tool}: {decision.reason} ({decision.reason_code}, by {decision.decided_by})"
         )
-        error = ApprovalRequired(text, decision) if decision.verdict == "approve" else Blocked(text, decision)
+        asked = f"; approval {decision.request.decision_id}" if decision.verdict == "approve" else ""
+        kind = ApprovalRequired if decision.verdict == "approve" else Blocked
+        error = kind(text + asked, decision)
 
     def conclude() -> Any:
         raise error

@@ -16,12 +16,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from runtime.acting import Acting, record_late
 from runtime.errors import GovernanceError, InDoubt
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from runtime.acting import Acting
     from runtime.loop import Runtime
 
 _PAUSE = 0.01
@@ -58,6 +58,7 @@ def finish_calls(runtime: Runtime, grace: float) -> None:
         if acting is not None:
             with contextlib.suppress(InDoubt):
                 acting.cut_short(None)
+    record_late(runtime)
 
 
 def _elsewhere(runtime: Runtime) -> list[Acting | None]:

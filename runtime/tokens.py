@@ -154,19 +154,28 @@ class SigningKey:
     issuer: str = "redecide"
 
     @classmethod
-    def from_file(cls, ident: str, path: Path, *, issuer: str = "redecide") -> SigningKey:
-        """Read an Ed25519 private key in PEM, or else the bytes of an HMAC secret.
+    def from_file(
+        cls, ident: str, path: Path, *, algorithm: Algorithm = "Ed25519", issuer: str = "redecide"
+    ) -> SigningKey:
+        """Read an Ed25519 private key in PEM, or the bytes of an HMAC secret.
 
         Raises:
-            ApproversError: the file cannot be read, or is a PEM of another kind of key.
+            ApproversError: the file cannot be read, or is no key for the algorithm.
         """
         try:
             data = path.read_bytes()
         except OSError as exc:
             raise ApproversError(f"cannot read key {ident!r} from {str(path)!r}: {exc}") from exc
-        if not data.lstrip().startswith(b"-----BEGIN"):
-            return cls(id=ident, algorithm="HMAC-SHA256", material=data.strip(), issuer=issuer)
-        return cls(id=ident, algorithm="Ed25519", material=private_bytes(data, str(path)), issuer=issuer)
+        pem = data.lstrip().startswith(b"-----BEGIN")
+        if pem != (algorithm == "Ed25519"):
+            what = (
+                "a PEM key, no secret for HMAC"
+                if pem
+                else "no private key in PEM; a secret for HMAC is said to be one"
+            )
+            raise ApproversError(f"key {ident!r}: {str(path)!r} holds {what}")
+        material = private_bytes(data, str(path)) if pem else data.strip()
+        return cls(id=ident, algorithm=algorithm, material=material, issuer=issuer)
 
 
 def sign_approval(
@@ -287,7 +296,8 @@ def _loaded(load: Any, pem: bytes, what: str) -> Any:
         return load(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise ApproversError(
-            f"{what} is no key in PEM: {exc}; make one with `openssl genpkey -algorithm ed25519`"
+            f"{what} is no key in PEM: {exc}; `openssl genpkey -algorithm ed25519` makes a private key, "
+            "`openssl pkey -pubout` its public one"
         ) from exc
 
 

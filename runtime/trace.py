@@ -186,8 +186,8 @@ ExecutionStatus = Literal[
     "succeeded", "failed", "cancelled", "aborted", "compensated", "expired", "denied", "in_doubt"
 ]
 """What became of a decision. `succeeded` and `failed` ran (a tool that raised may have had its effect before);
-`cancelled` was interrupted while running; `compensated` ran and was undone; `aborted`, `expired`, `denied` did not
-take effect; `in_doubt` may have. A decision may have several, in time: the last one holds."""
+`cancelled` only read, and was interrupted (in version 1: any call); `compensated` ran and was undone; `aborted`,
+`expired`, `denied` did not take effect; `in_doubt` may have. A decision may have several: the last one holds."""
 
 OUTCOMES = Table(
     name="outcomes",

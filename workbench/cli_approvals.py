@@ -134,6 +134,7 @@ def sign(
     ],
     key_id: Annotated[str, typer.Option(help="Its id in approvers.toml.")],
     approver: Annotated[str, typer.Option("--as", metavar="UID", help="Who you are: User::fin.")],
+    hmac: Annotated[bool, typer.Option("--hmac", help="The key is a secret for HMAC-SHA256.")] = False,
     role: Annotated[list[str] | None, typer.Option(help="A role you hold; repeat for several.")] = None,
     denied: Annotated[bool, typer.Option("--deny", help="Sign a denial.")] = False,
     policy: Annotated[str | None, typer.Option(help="Only what this policy asks.")] = None,
@@ -149,7 +150,7 @@ def sign(
         raise WorkbenchError(f"approval {approval} is {found.state}; nothing is left to sign")
     signed = sign_approval(
         found,
-        key=SigningKey.from_file(key_id, key, issuer=issuer),
+        key=SigningKey.from_file(key_id, key, algorithm="HMAC-SHA256" if hmac else "Ed25519", issuer=issuer),
         approver=_uid(approver),
         roles=[_uid(each) for each in role or ()],
         decision="denied" if denied else "granted",

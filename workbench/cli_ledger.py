@@ -181,7 +181,6 @@ class Ending(StrEnum):
     failed = "failed"
     aborted = "aborted"
     compensated = "compensated"
-    cancelled = "cancelled"
 
 
 def resolve(
@@ -191,7 +190,7 @@ def resolve(
     by: Annotated[str, typer.Option(help="Who found it out.")],
     reason: Annotated[str, typer.Option(help="How: what was looked at.")],
 ) -> None:
-    """Record what became of an action that is in doubt. It is evidence, and frees its idempotency key."""
+    """Record what became of an action in doubt. It is evidence, and final; to run it again, use another key."""
     path = beside(str(ledger)) or ledger
     for name, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
@@ -202,7 +201,7 @@ def resolve(
             row = resolve_in(
                 opened, decision_id, ending.value, f"{by}: {reason}", limits=limits, at=datetime.now(UTC)
             )
-        except GovernanceError as exc:
+        except (GovernanceError, ValueError) as exc:
             raise WorkbenchError(f"{exc}; `redecide doctor {path}` lists what is in doubt") from exc
     print(f"decision {decision_id}: {row['status']}, recorded as position {row['position']} of {path}")
 

@@ -7,6 +7,7 @@ the bundle or the agent can be reached or not.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
@@ -20,12 +21,17 @@ from workbench.errors import WorkbenchError
 from workbench.texts import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from runtime.stops import Stop
 
 LEDGER = "_ledger.sqlite"
 """The runtime's ledger, where it is kept in a local lake."""
+
+_OF_RECENT = (
+    "SELECT 1 FROM (SELECT row FROM decisions ORDER BY position DESC LIMIT 100000)"
+    " WHERE json_extract(row, ?) = ? LIMIT 1"
+)
 
 
 def stop(
@@ -55,12 +61,21 @@ def stop(
                 raise WorkbenchError("say why: --reason 'double bookings since 14:00'")
             made = stops.set(**named, everything=everything, reason=reason, by=by)
             _print([made], "stopped", as_json=as_json)
+            for name, value in _unheard_of(opened, tenant=tenant, tool=tool):
+                print(f"note: no call in this ledger was of {name} {visible(repr(value))}", file=sys.stderr)
         elif reason is not None or stop_id is not None:
             raise WorkbenchError(
                 "say what to stop: --tenant, --tool, --agent, or --all; or what to lift: --lift"
             )
         else:
             _print(stops.history(lifted=history), "in force", as_json=as_json)
+
+
+def _unheard_of(ledger: Ledger, **named: str | None) -> Iterator[tuple[str, str]]:
+    """What a stop names and no recent decision does: right for what is still to come, or a slip of the pen."""
+    for name, value in named.items():
+        if value is not None and not ledger.query(_OF_RECENT, (f"$.{name}", value)):
+            yield name, value
 
 
 def _ledger(path: Path) -> Path:

@@ -144,7 +144,7 @@ ADMITTED: dict[str, tuple[int, str, str, bool]] = {
     "the user acted for, where nobody is named": (7, "User::ana", "Role::x", False),
     "the principal, where nobody is named": (7, "Agent::bot", "Role::x", False),
     "the user acted for, by name": (9, "User::ana", "Role::x", True),
-    "the user acted for, by role": (500, "User::ana", "Role::finance", True),
+    "the user acted for, by role": (500, "User::ana", "Role::finance", False),
     "the user acted for, not named": (500, "User::ana", "Role::x", False),
     "the principal, by name": (9, "Agent::bot", "Role::x", False),
     "the principal, by role": (500, "Agent::bot", "Role::finance", False),

@@ -388,6 +388,11 @@ def test_a_private_key_comes_from_a_file(tmp_path: Path) -> None:
     )
     (tmp_path / "k.pem").write_bytes(pem)
     assert SigningKey.from_file("desk", tmp_path / "k.pem") == DESK
+    with pytest.raises(ApproversError, match="no secret for HMAC"):
+        SigningKey.from_file("desk", tmp_path / "k.pem", algorithm="HMAC-SHA256")
+    (tmp_path / "k.bin").write_bytes(b"\x30\x2e\x02")
+    with pytest.raises(ApproversError, match="no private key in PEM"):
+        SigningKey.from_file("desk", tmp_path / "k.bin")
     (tmp_path / "k.pem").write_text(PEM)
     with pytest.raises(ApproversError, match="is no key in PEM"):
         SigningKey.from_file("desk", tmp_path / "k.pem")

@@ -26,7 +26,7 @@ from runtime import (
 )
 from runtime.actions import find, move, under_way
 from runtime.broker import Invoke
-from runtime.errors import ToolCrashed
+from runtime.errors import GuardRejected, ToolCrashed
 from runtime.evidence import CHAIN_COLUMNS
 from runtime.isolation import Isolation
 from runtime.ledger import Claim, ClaimTaken
@@ -471,7 +471,7 @@ def test_a_timed_tool_runs_in_its_callers_context(till: Any) -> None:
         (ToolCrashed("killed"), {}, None, "crashed"),
         (ToolCrashed("no such module", began=False), {}, "aborted", "crashed"),
         (OSError(), {}, "failed", "raised"),
-        (KeyboardInterrupt(), {}, "cancelled", "cancelled"),
+        (KeyboardInterrupt(), {}, None, "cancelled"),
         (KeyboardInterrupt(), {"abandoned": True}, None, "cancelled"),
         (KeyboardInterrupt(), {"isolate": Isolation()}, None, "cancelled"),
         (KeyboardInterrupt(), {"started": False}, "aborted", "given_up"),
@@ -480,7 +480,7 @@ def test_a_timed_tool_runs_in_its_callers_context(till: Any) -> None:
 def test_how_a_tool_ended_that_did_not_return(
     effect: Any, error: BaseException, given: Any, status: Any, reason: str
 ) -> None:
-    """One that was stopped from outside, or runs on, is in doubt unless it only reads."""
+    """One that was stopped or interrupted, or runs on, is in doubt unless it only reads."""
     step = Invoke(name="t", fn=print, args={}, **{"started": True} | given)
     doubt = "cancelled" if effect == "read" else "in_doubt"
     assert ending_of(error, step, effect) == (status or doubt, reason)
@@ -695,3 +695,57 @@ def test_whatever_deciding_raises_is_a_recorded_block(till: Any, monkeypatch: py
         session.call("pay", "o")
     assert till.decision()["reason_code"] == "undecidable"
     assert till.events == []
+
+
+# -- what comes late -------------------------------------------------------------------------------------------
+
+
+def test_what_a_given_up_prepare_comes_to_hold_is_released(till: Any, gate: Any) -> None:
+    """`abort` takes the handle alone: until there is one, nothing can be told, and the action is owed."""
+    released = threading.Event()
+
+    def abort(handle: Any) -> None:
+        till.did.append(("abort", handle))
+
+    till.staged(lambda ident: gate({"hold": ident}), abort=abort, timeout=0.05)
+    with pytest.raises(ToolTimeout):
+        till.call()
+    assert ended(till) == ("aborted", "timeout")
+    assert till.ledger.query("SELECT state FROM actions") == [("aborting",)]
+    till.runtime.at_step = lambda step: released.set() if step == "told" else None
+    gate.opened.set()
+    assert released.wait(20)
+    assert till.did == [("pay", "o"), ("abort", {"hold": "o"})]
+    assert till.ledger.query("SELECT state FROM actions") == []
+
+
+def test_an_ending_that_the_disk_refused_is_recorded_once_it_takes_it(till: Any) -> None:
+    """Else another process would take it for running, as long as this one lives."""
+    till.declare(effect="idempotent")
+    commit, full = till.ledger.commit, True
+
+    def refusing(**given: Any) -> Any:
+        if full and any(table is OUTCOMES for table, _ in given.get("evidence", ())):
+            raise LedgerError("the disk is full")
+        return commit(**given)
+
+    till.ledger.commit = refusing
+    with pytest.raises(InDoubt, match="could not be recorded"):
+        till.call("first", key="k")
+    assert till.ledger.query("SELECT state FROM actions") == [("started",)]
+    full = False
+    till.call("second")
+    assert till.ledger.query("SELECT state FROM actions") == [("in_doubt",)]
+    (doubt,) = till.runtime.in_doubt()
+    till.runtime.resolve(doubt.decision_id, "succeeded", source="User::ana, by the statement")
+    with pytest.raises(
+        InDoubt, match=f"{doubt.decision_id}, succeeded, as found by User::ana, by the statement"
+    ):
+        till.call("first", key="k")
+
+
+def test_a_result_without_a_canonical_form_is_undone_all_the_same(till: Any) -> None:
+    till.declare(lambda _: 10**5000, effect="compensable", undo=till.undo, guards=[lambda _: False])
+    with pytest.raises(GuardRejected):
+        till.call()
+    assert ended(till) == ("compensated", "guard_rejected")

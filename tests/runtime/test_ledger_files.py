@@ -14,6 +14,7 @@ import pytest
 
 from runtime.errors import CommitConflict, CommitUncertain, LedgerCorrupt, LedgerError, LedgerTooNew
 from runtime.evidence import broken_links
+from runtime.inspection import inspect_ledger
 from runtime.ledger import Claim, Ledger
 from runtime.ledgerfile import LEDGER_VERSION
 from runtime.testing import context, decision
@@ -50,7 +51,7 @@ def test_reopening_finds_the_same_chain(path: Path) -> None:
 
 def test_folders_above_are_made_only_when_asked(tmp_path: Path) -> None:
     path = tmp_path / "a b%20" / "ü?#" / "ledger.sqlite"
-    with pytest.raises(LedgerError, match="create=True"):
+    with pytest.raises(LedgerError, match="no ledger at"):
         Ledger.open(path, create=False)
     assert not path.parent.exists()
     Ledger.open(path).close()
@@ -260,3 +261,20 @@ def test_a_copy_of_the_files_at_any_commit_is_a_ledger(ledger: Ledger, path: Pat
         with Ledger.open(copy, create=False) as found:
             assert found.head() == ledger.head()
             assert found.claim(str(number)) is not None
+
+
+def test_a_second_handle_does_not_loosen_the_first_ones_locks(path: Path) -> None:
+    """Closing any descriptor of a file drops this process's POSIX locks on it; then others delete the log under us."""
+    elsewhere = "import sys; from runtime.ledger import Ledger; Ledger.open(sys.argv[1]).close()"
+    with Ledger.open(path) as first:
+        commit_many(first, 2)
+        inspect_ledger(path)
+        with Ledger.open(path) as second:
+            subprocess.run([sys.executable, "-c", elsewhere, str(path)], check=True)
+            commit_many(first, 3)
+            assert second.head() == first.head()
+        subprocess.run([sys.executable, "-c", elsewhere, str(path)], check=True)
+        commit_many(first, 1)
+        head = first.head()
+    with Ledger.open(path) as again:
+        assert again.head() == head

@@ -99,7 +99,7 @@ async def test_an_outcome_is_durable_before_a_second_cancellation_gets_through(w
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert world.outcome(session)["status"] == "cancelled"
+        assert world.outcome(session)["reason_code"] == "cancelled"
 
 
 async def test_a_closed_coroutine_still_records_its_outcome(world: Any) -> None:
@@ -115,7 +115,7 @@ async def test_a_closed_coroutine_still_records_its_outcome(world: Any) -> None:
     task = asyncio.ensure_future(coroutine)
     await started.wait()
     coroutine.close()
-    assert world.outcome(session)["status"] == "cancelled"
+    assert world.outcome(session)["reason_code"] == "cancelled"
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError, RuntimeError):
         await task

@@ -221,10 +221,26 @@ def test_while_a_probe_is_under_way_others_wait(metered: Any) -> None:
     assert inner == ["breaker_open"]
 
 
+def test_a_breaker_sees_that_a_staged_tool_does_not_work(metered: Any) -> None:
+    """Its prepare raises: nothing takes effect, and nothing works."""
+    staged = {"effect": "staged", "commit": lambda handle: handle, "abort": lambda handle: None}
+    world = metered(
+        V2 + '[[breaker]]\nname = "k"\nlast = 4\nmin_calls = 2\nmax_error_rate = 0\nopen_for = "60s"',
+        **staged,
+    )
+    world.body = lambda: 1 // 0
+    session = world.session()
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            session.call("pay", order="o")
+    assert world.ask("pay", session) == "breaker_open"
+    assert json.loads(session.last_decision["session_state"])["failures"] == 2
+
+
 def test_where_nothing_took_effect_it_is_given_back(metered: Any) -> None:
     money = '[[budget]]\nname = "m"\nper = "tenant"\nmeasure = "args.cents"\nmax = 9\nwindow = "1h"'
     staged = {"effect": "staged", "commit": lambda handle: handle, "abort": lambda handle: None}
-    world = metered(budget(max=1, per="tenant") + money, **staged)
+    world = metered(budget(max=4, per="tenant") + money, **staged)  # a call that was begun was made
     session = world.session()
 
     def nothing() -> None:

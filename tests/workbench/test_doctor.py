@@ -175,7 +175,7 @@ def test_resolving_is_recorded_and_ends_the_doubt(lake: Path) -> None:
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
-    "unknown": (("nope", "--as", "failed", "--by", "a", "--reason", "b"), "is not in doubt"),
+    "unknown": (("nope", "--as", "failed", "--by", "a", "--reason", "b"), "no decision"),
     "nobody": (("{id}", "--as", "failed", "--by", " ", "--reason", "b"), "--by must not be empty"),
     "no reason": (("{id}", "--as", "failed", "--by", "a", "--reason", ""), "--reason must not be empty"),
     "no ending": (("{id}", "--as", "denied", "--by", "a", "--reason", "b"), "denied"),

@@ -132,7 +132,10 @@ def runtime(
     calls: Annotated[int | None, typer.Option(min=1, help="Calls of each kind. Default: 3,000.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Of each throughput. Default: 3.")] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Where ledgers are written: the disk that is measured.")
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Where ledgers are written: the disk that is measured."
+        ),
     ] = None,
     venv: Annotated[
         Path | None, typer.Option(help="Environment of agent-governance-toolkit. Default: in your cache.")
