@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
     Row: TypeAlias = Mapping[str, Json]
 
+LEDGER_FILE: Final = "_ledger.sqlite"
+"""Where a local lake keeps the ledger of its runtime, unless that was opened with another."""
+
 VERSION_KEY: Final = "redecide.schema_version"
 """Delta table property that holds `trace.SCHEMA_VERSION`; set by the commit that creates or upgrades the table."""
 

@@ -19,7 +19,7 @@ from runtime.context import compile_context
 from runtime.errors import GovernanceError, RegistrationError
 from runtime.identity import checked_label, identity_of, scope_names
 from runtime.isolation import elsewhere
-from runtime.lake import lake_uri
+from runtime.lake import LEDGER_FILE, lake_uri
 from runtime.ledger import Ledger
 from runtime.policy import Decision, Derive, Evaluate, Grants, Prepared, decide
 from runtime.prepare import prepare
@@ -135,7 +135,7 @@ class Runtime:
         uri = str(lake)
         if ledger is None and "://" in uri:
             raise GovernanceError(f"a lake at {uri!r} needs `ledger=`, a local file for the durable ledger")
-        path = Path(ledger) if ledger is not None else Path(uri) / "_ledger.sqlite"
+        path = Path(ledger) if ledger is not None else Path(uri) / LEDGER_FILE
         lake_uri(uri)  # a folder that no Delta table can be in is refused before anything is recorded
         base = None if "://" in uri else Path(uri)
         bound = bind_sources(loaded.spec, sources or {}, base)

@@ -213,15 +213,13 @@ def _looked(cursor: sqlite3.Cursor) -> tuple[tuple[Any, ...] | None, str | None]
     return (None if found[-1] is None else tuple(found)), stop
 
 
-def settles(limits: Limits, tool: str, outcome: Row) -> Sequence[Move]:
+def settles(limits: Limits, outcome: Row) -> Sequence[Move]:
     """Return what an outcome moves, in its own transaction.
 
     Args:
         limits: of the bundle in force; a breaker that they no longer have is left as it is.
-        tool: that ran; what is charged follows from what its decision took.
-        outcome: of kind `execution`, with its usage.
+        outcome: of kind `execution`, with its usage; what is charged follows from what its decision took.
     """
-    del tool
     if outcome["kind"] != "execution":
         return ()
     used = used_by(outcome)

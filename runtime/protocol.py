@@ -185,15 +185,9 @@ def _commit_failed(act: Acting, ending: Ending, error: Exception) -> str:
 
 
 def _why_aborted(act: Acting, error: BaseException) -> str:
-    if isinstance(error, ToolTimeout):
-        return "timeout"
-    if isinstance(error, ToolMemory):
-        return "memory"
-    if isinstance(error, ToolCrashed):
-        return "crashed"
-    if isinstance(error, Exception):
-        return "raised"
-    return "cancelled" if act.step is not None and act.step.started else "given_up"
+    if act.step is None:
+        return "raised" if isinstance(error, Exception) else "given_up"
+    return ending_of(error, act.step, act.effects.effect).reason
 
 
 def _abort(act: Acting, reason: str, error: BaseException | None) -> Steps:

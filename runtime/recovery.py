@@ -331,8 +331,7 @@ def _outcome(at: datetime, row: Row, action: Action, status: ExecutionStatus, re
 
 
 def _record(ledger: Ledger, limits: Limits, row: Row, *outcomes: Row) -> Row:
-    tool = str(row["tool"])
-    moves = [move for outcome in outcomes for move in metering.settles(limits, tool, outcome)]
+    moves = [move for outcome in outcomes for move in metering.settles(limits, outcome)]
     if outcomes[-1]["status"] == "aborted" and row["effect"] != "staged":
         moves.append(actions.told(str(row["decision_id"])))  # it has no abort to be told by
     rows = ledger.commit(evidence=[(OUTCOMES, outcome) for outcome in outcomes], moves=moves)

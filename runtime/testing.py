@@ -6,10 +6,13 @@ meets; a test names only the columns it is about.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.canonical import Json, canonical, new_id, sha256
+from runtime.entities import EntityUid
 from runtime.evidence import CHAIN_COLUMNS
+from runtime.request import Request, ResourceTemplate
 from runtime.trace import BLOBS, CONTEXTS, DECISIONS, ENTITIES, OUTCOMES, SLICES, Table
 
 if TYPE_CHECKING:
@@ -53,6 +56,27 @@ def execution(of: Mapping[str, Any], **given: Any) -> dict[str, Any]:
     """Return the outcome of a decision whose call succeeded, unless `given` says otherwise."""
     same = {name: of[name] for name in ("decision_id", "session_id", "tenant")}
     return sample(OUTCOMES, kind="execution", status="succeeded", **same) | given
+
+
+def request(**given: Any) -> Request:
+    """Return a request of `send_money` by a bot of `acme` at noon, unless `given` says otherwise."""
+    usual: dict[str, Any] = {
+        "decision_id": "d",
+        "session_id": "s-1",
+        "step": 0,
+        "tenant": "acme",
+        "principal": EntityUid("Agent", "bot"),
+        "on_behalf_of": None,
+        "scopes": (),
+        "tool": "send_money",
+        "resource": ResourceTemplate.parse("Account::{recipient}"),
+        "required_scopes": (),
+        "args": {},
+        "idempotency_key": None,
+        "at": datetime(2026, 11, 22, 12, tzinfo=UTC),
+        "session_state": {"calls": 0},
+    }
+    return Request(**usual | given)
 
 
 def context(text: str) -> tuple[Table, dict[str, Any]]:

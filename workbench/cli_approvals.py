@@ -23,6 +23,7 @@ from runtime.approvals import Approvals
 from runtime.approvers import APPROVERS_FILE
 from runtime.ledger import Ledger
 from runtime.values import timestamp
+from workbench.cli_ledger import ledger_file
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from runtime import Approval
 
 app = typer.Typer(help="See what waits for approval, and answer it.", no_args_is_help=True)
-
-LEDGER = "_ledger.sqlite"
 
 
 class Held(StrEnum):
@@ -177,15 +176,7 @@ def _answer(
 
 
 def _ledger(target: str) -> Ledger:
-    """Open the ledger at a path, or in the lake there.
-
-    Raises:
-        LedgerError: there is none.
-    """
-    if "://" in target:
-        raise WorkbenchError(f"{target!r} is a URL; name the ledger's file, as `Runtime.open(ledger=…)` does")
-    path = Path(target).expanduser()
-    return Ledger.open(path / LEDGER if path.is_dir() else path, create=False)
+    return Ledger.open(ledger_file(target), create=False)
 
 
 def _uid(text: str) -> EntityUid:

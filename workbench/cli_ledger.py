@@ -17,7 +17,7 @@ import typer
 from runtime.bundle import bundle_from_files
 from runtime.errors import BundleError, GovernanceError
 from runtime.inspection import Inspection, inspect_ledger
-from runtime.lake import LakeStore
+from runtime.lake import LEDGER_FILE, LakeStore
 from runtime.ledger import Ledger
 from runtime.ledgerfile import LEDGER_VERSION
 from runtime.limits import Limits
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from runtime.inspection import Asked, InForce, UnderWay
 
-LEDGER = "_ledger.sqlite"
-"""The runtime's ledger, where it is kept in a local lake."""
 LOG_BYTES = 64 << 20
 """A log above this is worth knowing: something keeps it from being moved into the file."""
 SHOWN = 20
@@ -70,8 +68,25 @@ def findings(target: str, ledger: Path | None = None) -> Iterator[Finding]:
 
 def beside(lake: str) -> Path | None:
     """Return the ledger in a local lake, if it is there."""
-    path = Path(lake).expanduser() / LEDGER
+    path = Path(lake).expanduser() / LEDGER_FILE
     return path if "://" not in lake and path.is_file() else None
+
+
+def ledger_file(target: str | Path) -> Path:
+    """Return the ledger's file that a command is about: given itself, or in the local lake that is.
+
+    Raises:
+        WorkbenchError: there is none.
+    """
+    if "://" in str(target):
+        raise WorkbenchError(f"{target!r} is a URL; name the ledger's file, as `Runtime.open(ledger=…)` does")
+    path = Path(target).expanduser()
+    found = path / LEDGER_FILE if path.is_dir() else path
+    if not found.is_file():
+        raise WorkbenchError(
+            f"no ledger at {str(found)!r}; give its file, or the folder of a lake it is kept in"
+        )
+    return found
 
 
 def ledger_findings(look: Inspection) -> Iterator[Finding]:
@@ -191,7 +206,7 @@ def resolve(
     reason: Annotated[str, typer.Option(help="How: what was looked at.")],
 ) -> None:
     """Record what became of an action in doubt. It is evidence, and final; to run it again, use another key."""
-    path = beside(str(ledger)) or ledger
+    path = ledger_file(ledger)
     for name, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
             raise WorkbenchError(f"{name} must not be empty: it is kept as evidence")

@@ -17,6 +17,7 @@ import typer
 
 from runtime.ledger import Ledger
 from runtime.stops import Stops
+from workbench.cli_ledger import ledger_file
 from workbench.errors import WorkbenchError
 from workbench.texts import visible
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runtime.stops import Stop
-
-LEDGER = "_ledger.sqlite"
-"""The runtime's ledger, where it is kept in a local lake."""
 
 _OF_RECENT = (
     "SELECT 1 FROM (SELECT row FROM decisions ORDER BY position DESC LIMIT 100000)"
@@ -52,7 +50,7 @@ def stop(
     """Stop calls at once, in every process that shares a ledger. Without options: list the stops in force."""
     named = {"tenant": tenant, "tool": tool, "agent": agent}
     given = everything or any(name is not None for name in named.values())
-    with Ledger.open(_ledger(ledger), create=False) as opened:
+    with Ledger.open(ledger_file(ledger), create=False) as opened:
         stops = Stops(opened)
         if lift:
             _print(_lifted(stops, named, stop_id, by, everything=everything), "lifted", as_json=as_json)
@@ -76,15 +74,6 @@ def _unheard_of(ledger: Ledger, **named: str | None) -> Iterator[tuple[str, str]
     for name, value in named.items():
         if value is not None and not ledger.query(_OF_RECENT, (f"$.{name}", value)):
             yield name, value
-
-
-def _ledger(path: Path) -> Path:
-    found = path / LEDGER if path.is_dir() else path
-    if not found.is_file():
-        raise WorkbenchError(
-            f"no ledger at {str(found)!r}; give its file, or the folder of a lake it is kept in"
-        )
-    return found
 
 
 def _lifted(

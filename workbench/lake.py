@@ -21,7 +21,7 @@ from runtime import trace
 from runtime.arrow import arrow_schema
 from runtime.bundle import bundle_from_files
 from runtime.errors import BundleError, LedgerError, LedgerTooNew
-from runtime.lake import LakeStore
+from runtime.lake import LEDGER_FILE, LakeStore
 from workbench.derived import executions_of, labels_of, sessions_of
 from workbench.errors import BundleNotFound, LakeEmpty, LakeError, LakeNotFound, SchemaMismatch
 from workbench.overview import Overview, lines, overview
@@ -48,8 +48,6 @@ MIN_PREFIX = 4
 """Hex digits that a shortened bundle version needs."""
 MAX_NEAR = 3
 """Lakes named where one was looked for beside them."""
-LEDGER = "_ledger.sqlite"
-"""The runtime's ledger, where it is kept in a local lake."""
 
 
 def open_lake(
@@ -79,7 +77,7 @@ def open_lake(
         _require_folder(Path(uri))
     store = _store(uri, storage_options)
     tables = {table.name: found for table in trace.TABLES if (found := _table(store, table)) is not None}
-    if not tables and not (Path(uri) / LEDGER).exists():
+    if not tables and not (Path(uri) / LEDGER_FILE).exists():
         raise LakeNotFound(_no_tables(uri))
     if trace.DECISIONS.name not in tables:
         raise LakeEmpty(_nothing_decided(uri))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,9 +14,10 @@ from runtime.answer_cache import MAX_ANSWER_BYTES, MAX_ANSWERS, MAX_BYTES, Answe
 from runtime.context import compile_context
 from runtime.entities import EntityUid
 from runtime.errors import ContextSpecError, SourceError
-from runtime.request import Request, ResourceTemplate
+from runtime.request import Request
 from runtime.sources import CallableSource, SqlSource, bind_sources
 from runtime.spec import parse_spec
+from runtime.testing import request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,22 +36,7 @@ ACCOUNT = EntityUid("Account", "A")
 
 
 def a_request(**args: Any) -> Request:
-    return Request(
-        decision_id="d",
-        session_id="s-1",
-        step=0,
-        tenant="acme",
-        principal=EntityUid("Agent", "bot"),
-        on_behalf_of=None,
-        scopes=(),
-        tool="send_money",
-        resource=ResourceTemplate.parse("Account::{recipient}"),
-        required_scopes=(),
-        args=args,
-        idempotency_key=None,
-        at=datetime(2026, 11, 22, 12, tzinfo=UTC),
-        session_state={"calls": 0},
-    )
+    return request(args=args)
 
 
 class Register:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from runtime.canonical import canonical, content_hash, sha256
 from runtime.context import CompiledContext, Fact, compile_context
 from runtime.entities import EntityUid
-from runtime.request import Request, ResourceTemplate
+from runtime.request import Request
 from runtime.sources import CallableSource, DeltaSource, bind_sources
 from runtime.spec import parse_spec
+from runtime.testing import request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,22 +61,7 @@ tenant_column = "tenant"
 
 
 def a_request(tool: str = "send_money", **args: Json) -> Request:
-    return Request(
-        decision_id="d",
-        session_id="s-1",
-        step=0,
-        tenant="acme",
-        principal=EntityUid("Agent", "bot"),
-        on_behalf_of=None,
-        scopes=(),
-        tool=tool,
-        resource=ResourceTemplate.parse("Account::{recipient}"),
-        required_scopes=(),
-        args=args,
-        idempotency_key=None,
-        at=NOW,
-        session_state={"calls": 0},
-    )
+    return request(tool=tool, args=args)
 
 
 ACCOUNT = EntityUid("Account", "A")

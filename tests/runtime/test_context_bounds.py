@@ -23,6 +23,7 @@ from runtime.lookup import Found as _Found
 from runtime.record import request_of
 from runtime.request import MAX_SKEW_US, Request, ResourceTemplate
 from runtime.spec import parse_spec
+from runtime.testing import request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,22 +55,7 @@ def Found(rows: Any, version: str | None = None, as_of: int | None = None) -> _F
 
 
 def a_request(**args: Any) -> Request:
-    return Request(
-        decision_id="d",
-        session_id="s-1",
-        step=0,
-        tenant="acme",
-        principal=EntityUid("Agent", "bot"),
-        on_behalf_of=None,
-        scopes=(),
-        tool="act",
-        resource=ResourceTemplate.parse("Thing::{id}"),
-        required_scopes=(),
-        args={"id": "1"} | args,
-        idempotency_key=None,
-        at=NOW,
-        session_state={"calls": 0},
-    )
+    return request(tool="act", resource=ResourceTemplate.parse("Thing::{id}"), args={"id": "1"} | args)
 
 
 class Answering:

@@ -12,9 +12,10 @@ from deltalake import write_deltalake
 
 from runtime.context import CompiledContext, Fact, compile_context, judge_context
 from runtime.entities import EntityUid
-from runtime.request import Request, ResourceTemplate
+from runtime.request import Request
 from runtime.sources import CallableSource, DeltaSource, bind_sources
 from runtime.spec import ContextSpec, parse_spec
+from runtime.testing import request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,22 +56,7 @@ tenant_column = "tenant"
 
 
 def a_request(tool: str = "send_money", **args: Json) -> Request:
-    return Request(
-        decision_id="d",
-        session_id="s-1",
-        step=0,
-        tenant="acme",
-        principal=EntityUid("Agent", "bot"),
-        on_behalf_of=None,
-        scopes=(),
-        tool=tool,
-        resource=ResourceTemplate.parse("Account::{recipient}"),
-        required_scopes=(),
-        args=args,
-        idempotency_key=None,
-        at=NOW,
-        session_state={"calls": 0},
-    )
+    return request(tool=tool, args=args)
 
 
 ACCOUNT = EntityUid("Account", "A")

@@ -17,7 +17,7 @@ from runtime import trace
 from runtime.bundle import bundle_from_files
 from runtime.canonical import sha256
 from runtime.evidence import CHAIN_COLUMNS, chain
-from runtime.lake import VERSION_KEY, LakeStore
+from runtime.lake import LEDGER_FILE, VERSION_KEY, LakeStore
 from workbench.errors import (
     BundleNotFound,
     LakeEmpty,
@@ -27,7 +27,7 @@ from workbench.errors import (
     SchemaMismatch,
     WorkbenchError,
 )
-from workbench.lake import LEDGER, Lake, open_lake
+from workbench.lake import Lake, open_lake
 from workbench.pins import Pins, heads, pinned
 
 if TYPE_CHECKING:
@@ -362,7 +362,7 @@ def test_a_table_is_no_lake(filled: Writer, place: Path) -> None:
 
 def test_a_ledger_that_was_never_drained_is_an_empty_lake(tmp_path: Path) -> None:
     """What is left of a script that forgot `rt.drain()`."""
-    (tmp_path / LEDGER).touch()
+    (tmp_path / LEDGER_FILE).touch()
     with pytest.raises(LakeEmpty, match=r"no decision yet; drain the runtime \(`rt.drain\(\)`\)"):
         open_lake(tmp_path)
 
