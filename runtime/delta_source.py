@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from runtime.errors import SourceError
+from runtime.errors import SourceError, SourceNotYet, SourceVersionLost
 from runtime.lookup import MAX_ROWS, Found, answering, check_columns, json_row, typed
 from runtime.values import to_json
 
@@ -90,7 +90,9 @@ class DeltaSource:
         """Return the newest version committed at or before `at_us`. O(versions after it).
 
         Raises:
-            SourceError: there was none yet, or the log of that time was cleaned up.
+            SourceNotYet: there was none yet.
+            SourceVersionLost: the log of that time was cleaned up.
+            SourceError: the table cannot be read.
         """
         with _answering(self.uri), self._lock:
             latest = self._unchanged() or self._refresh()
@@ -99,8 +101,21 @@ class DeltaSource:
                 if at <= at_us:
                     return str(version)
                 version -= 1
-        why = "was cleaned up" if version >= 0 else "has no version that old"
-        raise SourceError(f"delta table {self.uri!r}: the log {why} (asked for {at_us} µs)")
+        asked = f"(asked for {at_us} µs)"
+        if version >= 0:
+            raise SourceVersionLost(f"delta table {self.uri!r}: the log was cleaned up {asked}")
+        raise SourceNotYet(f"delta table {self.uri!r}: the log has no version that old {asked}")
+
+    def column_types(self, version: str) -> dict[str, str]:
+        """Return the Delta type of each column at a version, by name; its data files need not be there any more.
+
+        Raises:
+            SourceError: its log is gone.
+        """
+        with _answering(self.uri):
+            fields = self._open(int(version)).schema().fields
+        types = {field.name: msgspec.json.decode(field.type.to_json()) for field in fields}
+        return {name: type_ if isinstance(type_, str) else repr(type_) for name, type_ in types.items()}
 
     def _time_of(self, version: int) -> int | None:
         """Return a version's commit time, read once: a commit never changes."""
@@ -136,7 +151,37 @@ class DeltaSource:
     def _load_version(self, version: str) -> _Snapshot:
         if not version.isdecimal():
             raise SourceError(f"delta table {self.uri!r}: a version is a whole number, got {version!r}")
-        return self._keep(self._open(int(version)))
+        from deltalake.exceptions import DeltaError  # noqa: PLC0415 - costs 0.3 s to import; only who reads Delta pays
+        from pyarrow import ArrowException  # noqa: PLC0415 - as above
+
+        try:
+            return self._keep(self._open(int(version)))
+        except (DeltaError, ArrowException, OSError) as exc:
+            if not self._is_lost(int(version)):
+                raise
+            raise SourceVersionLost(
+                f"delta table {self.uri!r}: version {version} was vacuumed, or its log cleaned up"
+            ) from exc
+
+    def _is_lost(self, version: int) -> bool:
+        """Whether there was such a version, and its log or a file of it is gone; false: the table itself is away."""
+        import pyarrow as pa  # noqa: PLC0415 - costs 0.3 s to import; only who reads Delta pays
+        from deltalake.exceptions import DeltaError  # noqa: PLC0415 - as above
+        from pyarrow.fs import FileType  # noqa: PLC0415 - as above
+
+        if version > int(self._open(None).version()):
+            return False
+        try:
+            table = self._open(version)
+        except DeltaError:
+            return True
+        files = self._files()
+        listed = pa.table(table.get_add_actions())["path"].to_pylist()
+        # The log escapes paths once more than the store does.
+        spellings = zip(
+            files.get_file_info(listed), files.get_file_info(list(map(unquote, listed))), strict=True
+        )
+        return any(FileType.NotFound is one.type is two.type for one, two in spellings)
 
     def _open(self, version: int | None) -> Any:
         from deltalake import DeltaTable  # noqa: PLC0415 - costs 0.3 s to import; only who reads Delta pays
@@ -178,12 +223,8 @@ class DeltaSource:
         Read from the log entry: file times do not survive a copy, and `DeltaTable.history` (deltalake 1.6) counts
         down from the handle's version over the table's newest commits, so a pinned handle mislabels them.
         """
-        from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - costs 0.3 s to import; only who reads Delta pays
-        from pyarrow.fs import PyFileSystem  # noqa: PLC0415 - costs 0.3 s to import; only who reads Delta pays
-
-        files = PyFileSystem(DeltaStorageHandler(self._location, self._options))
         try:
-            text = files.open_input_file(f"_delta_log/{version:020d}.json").read()
+            text = self._files().open_input_file(f"_delta_log/{version:020d}.json").read()
         except FileNotFoundError:
             return None
         actions = (msgspec.json.decode(line) for line in text.splitlines() if line)
@@ -192,6 +233,12 @@ class DeltaSource:
         )
         millis = info.get("inCommitTimestamp", info.get("timestamp"))
         return None if millis is None else int(millis) * 1_000
+
+    def _files(self) -> Any:
+        from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - costs 0.3 s to import; only who reads Delta pays
+        from pyarrow.fs import PyFileSystem  # noqa: PLC0415 - as above
+
+        return PyFileSystem(DeltaStorageHandler(self._location, self._options))
 
 
 class _Snapshot:

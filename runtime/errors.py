@@ -29,7 +29,10 @@ GovernanceError
 ├── ClockError           (ValueError)       set the clock: it says no usable time
 ├── RecordRefused        (ValueError)       fix the input: it cannot be recorded as given
 ├── SourceError          a system of record could not answer; the decision fails closed
-│   └── SourceTimeout    it did not answer in time
+│   ├── SourceTimeout    it did not answer in time
+│   ├── SourceVersionLost    the version asked for was vacuumed or cleaned up
+│   ├── SourceNotYet     it had no version yet at the time asked for
+│   └── SourceColumnUnknown  it has no such column, or not at that version
 ├── ToolError            the tool did not return: whether it had its effect is the outcome's to say
 │   ├── ToolTimeout      (TimeoutError)         it took longer than it may
 │   ├── ToolMemory       (MemoryError)          it needed more memory than it may
@@ -255,6 +258,24 @@ class SourceTimeout(SourceError):  # noqa: N818 - named for what happened
     """A source of facts did not answer within its `timeout`, or is still busy with lookups that did not."""
 
     kind: ClassVar[str] = "source_timeout"
+
+
+class SourceVersionLost(SourceError):  # noqa: N818 - named for what happened
+    """A source had the version asked for, and has it no more: its files were vacuumed, or its log cleaned up."""
+
+    kind: ClassVar[str] = "source_version_lost"
+
+
+class SourceNotYet(SourceError):  # noqa: N818 - named for what is the matter
+    """A source had no version yet at the time asked for."""
+
+    kind: ClassVar[str] = "source_not_yet"
+
+
+class SourceColumnUnknown(SourceError):  # noqa: N818 - named for what is the matter
+    """A source has no column of that name, or not at the version asked for."""
+
+    kind: ClassVar[str] = "source_column_unknown"
 
 
 class ToolError(GovernanceError):

@@ -83,6 +83,10 @@ class LakeStore:
     def __repr__(self) -> str:
         return f"<LakeStore {self.uri!r}{', writable' if self.writable else ''}>"
 
+    def writing(self) -> LakeStore:
+        """Return the same lake, opened for writing."""
+        return LakeStore(self.uri, self._options, write=True)
+
     def location(self, table: Table) -> str:
         """Return where a table is: a local path or a URL."""
         return f"{self.uri}/{table.name}"

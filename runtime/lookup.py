@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from runtime.errors import SourceError
+from runtime.errors import SourceColumnUnknown, SourceError
 from runtime.foreign import message_of
 from runtime.toml import did_you_mean
 from runtime.values import to_json
@@ -83,12 +83,12 @@ def check_columns(names: Sequence[str], known: Collection[str], what: str) -> No
     """Refuse columns that are not there, naming the closest.
 
     Raises:
-        SourceError: at the first one.
+        SourceColumnUnknown: at the first one.
     """
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known) or f"; it has {', '.join(sorted(known))}"
-            raise SourceError(f"{what} has no column `{name}`{hint}")
+            raise SourceColumnUnknown(f"{what} has no column `{name}`{hint}")
 
 
 def first_line(exc: BaseException) -> str:

@@ -30,7 +30,7 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
 
-BY_NAME = ("fuzz", "ray")
+BY_NAME = ("fuzz", "ray", "simulation")
 """Markers of tests that run only when they are asked for: `pytest -m fuzz`."""
 
 

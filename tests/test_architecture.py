@@ -36,6 +36,9 @@ PURE = frozenset(
             "patches",
             "limits",
             "limits_file",
+            "breakers",
+            "windows",
+            "lifecycle",
             "session_reads",
             "context",
             "evidence",
@@ -47,6 +50,8 @@ PURE = frozenset(
         *("cedar", "facts", "prepare", "record", "ruling", "values", "assembly", "chains"),
         # What a tuner turns: thresholds in a policy's text.
         *("tuning", "tunables", "literals"),
+        # What a session's attempts are counted by: imported calls have the counters the runtime would have recorded.
+        "cycles",
     }
 )
 """Modules of the runtime that the workbench may import. `sources` reads; nothing here executes or writes evidence."""

@@ -105,7 +105,7 @@ def test_help_is_light(tmp_path: Path) -> None:
 def test_replay(made: Path, tmp_path: Path) -> None:
     shown = redecide("replay", made / "lake", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
-    assert "100.0 % of 4 decisions" in shown.stdout
+    assert "100 % of 4 decisions" in shown.stdout
     counts = json.loads(redecide("replay", made / "lake", "--json", cwd=tmp_path).stdout)
     assert counts["decisions"] == counts["decisions_decided"] == 4
 

@@ -8,6 +8,8 @@ base = lake.replay()                        # self-replay
 cand = lake.replay(policy="policies/support-next", context="recorded")
 diff = wb.compare(base, cand)               # renders in Jupyter
 diff.changed                                # a Polars LazyFrame, like every table here
+diff.why("01a2…")                           # the clause that flipped, with the values it saw
+diff.worth, diff.estimates, diff.divergence # harm and good work, how sure that is, how far the log says it
 scores = wb.score(diff)                     # DeepEval, no LLM
 wb.log(diff, experiment="support", scores=scores)   # MLflow
 ```
@@ -17,6 +19,7 @@ Importing this package loads neither MLflow nor DeepEval: `score` and `log` do, 
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -29,13 +32,54 @@ if TYPE_CHECKING or find_spec("polars"):
     from workbench.log import log
     from workbench.replay import Replay
     from workbench.score import score
-else:  # a base install, where `redecide --help` and `redecide doctor` answer all the same
 
-    def __getattr__(name: str) -> object:
-        """Name the command that installs what is missing."""
-        if name in __all__:
-            need("polars")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
+    from workbench.covering import coverage
+    from workbench.diverging import divergence
+    from workbench.drifting.drift import drift
+    from workbench.estimating.estimates import estimates
+    from workbench.estimating.gates import decide
+    from workbench.explaining.why import why, why_of
+    from workbench.gridding.grid import grid
+    from workbench.importing import import_calls
+    from workbench.keeping.reopening import reopen
+    from workbench.keeping.saved import save
+    from workbench.searching.search import search
+    from workbench.searching.suggest import suggest
+    from workbench.splitting import Split
+    from workbench.weighing.simulators import Simulation, Situation, prepared, simulate
+    from workbench.weighing.stakes import Stakes
+    from workbench.weighing.worth import worth
+
+_LATER = {
+    "coverage": "covering", "divergence": "diverging", "drift": "drifting.drift", "estimates": "estimating.estimates",
+    "decide": "estimating.gates", "why": "explaining.why", "why_of": "explaining.why", "grid": "gridding.grid",
+    "import_calls": "importing", "reopen": "keeping.reopening", "save": "keeping.saved", "search": "searching.search",
+    "suggest": "searching.suggest", "Split": "splitting", "Simulation": "weighing.simulators",
+    "Situation": "weighing.simulators", "prepared": "weighing.simulators", "simulate": "weighing.simulators",
+    "Stakes": "weighing.stakes", "worth": "weighing.worth",
+}  # fmt: skip
+"""Names by the module they are in, loaded when they are first asked for: SciPy alone takes half a second. No module
+has a name that it exports, or importing the module would hide it."""
 
 
-__all__ = ["Diff", "Lake", "Replay", "WorkbenchError", "compare", "log", "open", "score"]
+def __getattr__(name: str) -> object:
+    """Load a name; where Polars is missing (a base install), name the command that installs it."""
+    if name in __all__:
+        need("polars")
+        if name in _LATER:
+            found = getattr(import_module(f"workbench.{_LATER[name]}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "Diff", "Lake", "Replay", "Simulation", "Situation", "Split", "Stakes", "WorkbenchError", "compare", "coverage",
+    "decide", "divergence", "drift", "estimates", "grid", "import_calls", "log", "open", "prepared", "reopen", "save",
+    "score", "search", "simulate", "suggest", "why", "why_of", "worth",
+]  # fmt: skip

@@ -73,7 +73,7 @@ def _split(policies: pst.PolicySet) -> Atoms:
     made: dict[str, pst.Template] = {}
     trees = {ident: _tree_of(policy, made) for ident, policy in _linked(policies)}
     engine = cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=made, template_links=()))
-    every = tuple(leaf for tree in trees.values() for leaf in _leaves(tree))
+    every = tuple(leaf for tree in trees.values() for leaf in leaves_of(tree))
     return Atoms(trees, engine, frozenset().union(*(atom.hierarchy for atom in every)), every)
 
 
@@ -124,6 +124,11 @@ def _atom(expr: pst.Expr, made: dict[str, pst.Template]) -> Atom:
     )
     roots = frozenset({"principal", "resource"}) if _reads_ancestors(expr) else frozenset()
     return Atom(ident, frozenset(_reads(expr)), frozenset(_asks(expr)), has, roots)
+
+
+def atoms_in(expr: pst.Expr) -> tuple[Atom, ...]:
+    """Return the atoms of an expression, in order; their ids name nothing outside of it."""
+    return tuple(leaves_of(_tree(expr, {})))
 
 
 def _keep(policy: pst.Template, made: dict[str, pst.Template]) -> str:
@@ -180,12 +185,13 @@ def reads_ancestors(bundle: Bundle) -> frozenset[str]:
     return atoms_of(bundle).ancestors
 
 
-def _leaves(tree: Node | Atom) -> Iterator[Atom]:
+def leaves_of(tree: Node | Atom) -> Iterator[Atom]:
+    """Yield a policy's atoms in Cedar's order; the first is its scope."""
     if isinstance(tree, Atom):
         yield tree
     else:
         for part in tree.parts:
-            yield from _leaves(part)
+            yield from leaves_of(part)
 
 
 def _children(node: object) -> Iterator[object]:

@@ -22,19 +22,23 @@ import typer
 from runtime.errors import GovernanceError
 from workbench.bench.cli import app as bench
 from workbench.cli_approvals import app as approvals
+from workbench.cli_coverage import coverage
+from workbench.cli_import import app as imports
 from workbench.cli_ledger import findings, resolve, upgrade
+from workbench.cli_replay import compare, replay
 from workbench.cli_stop import stop
+from workbench.cli_sweep import suggest, sweep
+from workbench.cli_why import why
 from workbench.doctor import Finding, extra_of, installation
 from workbench.errors import WorkbenchError, need
 from workbench.shipped import shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
     from rich.progress import Progress
 
-    from workbench.replay import Replay
 
 FAILED = 2
 """Exit code: the command could not do what was asked."""
@@ -58,6 +62,15 @@ datasets = typer.Typer(help="Build data sets of recorded decisions.", no_args_is
 app.add_typer(datasets, name="datasets")
 app.add_typer(bench, name="bench")
 app.add_typer(approvals, name="approvals")
+app.add_typer(imports, name="import")
+for command in (replay, compare, why, sweep, suggest, coverage):
+    app.command()(command)
+
+
+Workdir = Annotated[Path, typer.Option(help="Folder for what is built; made if it is missing.")]
+Suites = Annotated[
+    list[str] | None, typer.Option("--suite", help="Only this suite; repeat for several. Default: all.")
+]
 
 
 class DataSet(StrEnum):
@@ -74,22 +87,6 @@ class EngineChoice(StrEnum):
     both = "both"
 
 
-LakePath = Annotated[str, typer.Argument(metavar="LAKE", help="Folder or URL of the lake's Delta tables.")]
-Workdir = Annotated[Path, typer.Option(help="Folder for what is built; made if it is missing.")]
-Suites = Annotated[
-    list[str] | None, typer.Option("--suite", help="Only this suite; repeat for several. Default: all.")
-]
-PolicyPath = Annotated[
-    Path | None, typer.Option("--policy", help="Bundle folder with the candidate's policies.")
-]
-ContextPath = Annotated[
-    str,
-    typer.Option("--context", help="`recorded`, or a bundle or context.toml to compile the facts again by."),
-]
-SourcePaths = Annotated[
-    list[str] | None,
-    typer.Option("--source", metavar="NAME=PATH", help="Where facts are, for --context; or a folder of all."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print numbers as one JSON object.")]
 
 
@@ -180,60 +177,6 @@ def build(
             workdir, suites=chosen, bundle=bundle, lake=LAKE, on_session=lambda _: progress.advance(task)
         )
     print(f"{workdir / LAKE}: {report.sessions.total():,} sessions, {report.decisions.total():,} decisions")
-
-
-@app.command()
-def replay(
-    lake: LakePath,
-    policy: PolicyPath = None,
-    context: ContextPath = "recorded",
-    source: SourcePaths = None,
-    out: Annotated[Path | None, typer.Option(help="Write the rows to this Parquet file.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Decide every recorded decision again. Without --policy and --context: as recorded, the self-replay."""
-    from workbench.lake import open_lake
-
-    found = open_lake(lake).replay(policy=policy, context=context, sources=_sources(source))
-    if out is not None:
-        found.frame.sink_parquet(out)
-    if as_json:
-        print(_numbers(found.counts()))
-        return
-    _print_replay(found)
-    if out is not None:
-        print(f"rows: {out}")
-
-
-@app.command()
-def compare(
-    lake: LakePath,
-    policy: PolicyPath = None,
-    context: ContextPath = "recorded",
-    source: SourcePaths = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="Log to MLflow, under this experiment.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare what a candidate would have decided with the record."""
-    if policy is None and context == "recorded":
-        raise WorkbenchError("give a candidate: --policy BUNDLE, --context SPEC, or both")
-    from workbench.compare import compare as compare_replays
-    from workbench.lake import open_lake
-    from workbench.log import log
-
-    opened = open_lake(lake)
-    diff = compare_replays(
-        opened.replay(), opened.replay(policy=policy, context=context, sources=_sources(source))
-    )
-    print(_numbers(diff.summary()) if as_json else repr(diff))
-    notes = {
-        "report": None if html is None else diff.to_html(html),
-        "MLflow": None if experiment is None else log(diff, experiment=experiment),
-    }
-    for what, where in notes.items():
-        if where is not None:
-            print(f"{what}: {where}", file=sys.stderr if as_json else sys.stdout)
 
 
 @app.command(name="conform")
@@ -331,40 +274,11 @@ def _suites(asked: Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(asked) if asked else None
 
 
-def _sources(given: Sequence[str] | None) -> dict[str, str]:
-    """Parse sources given as `NAME=PATH`, or as a folder whose children are sources by name."""
-    found: dict[str, str] = {}
-    for text in given or ():
-        name, equals, path = text.partition("=")
-        if name and path:
-            found[name] = path
-        elif not equals and Path(text).is_dir():
-            found |= {child.name: str(child) for child in sorted(Path(text).iterdir())}
-        else:
-            why = "it is no folder" if not equals else "a name or a path is missing"
-            raise WorkbenchError(
-                f"--source takes NAME=PATH, or a folder of tables by name; of {text!r} {why}"
-            )
-    return found
-
-
 def _progress(*, console: Console | None = None, transient: bool = False, disable: bool = False) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     return Progress(*columns, console=console, transient=transient, disable=disable)
-
-
-def _numbers(counts: Mapping[str, int | float]) -> str:
-    return json.dumps(counts, indent=2)
-
-
-def _print_replay(found: Replay) -> None:
-    """Print the headline, then each count that is not zero."""
-    print(found.headline)
-    for name, count in found.counts().items():
-        if count:
-            print(f"  {count:>10,}  {name.replace('_', ' ')}")
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

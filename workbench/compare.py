@@ -11,27 +11,36 @@ arguments and reasons stay in the replay and are joined in, lazily, for the rows
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
+from workbench.diff_rows import NARROW, WHY, WIDE, rows_of
 from workbench.effects import ALL_EFFECTS
 from workbench.errors import ColumnUnknown, NotComparable
-from workbench.metrics import DECIDED, METRICS, SESSION, SIDES, STATES, STOPS, UNRESOLVED, counts, side_is
+from workbench.estimating.gates_file import read as read_gates
+from workbench.metrics import METRICS, SESSION, SIDES, STOPS, counts, side_is
+from workbench.splitting import SESSION as SESSION_KEY
+from workbench.splitting import clusters, names_of
+from workbench.weighing.stakes import Stakes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from os import PathLike
     from pathlib import Path
 
-_NARROW = (
-    "decision_id", "tenant", "session_id", "step", "principal", "tool", "kind", "decided_at", "recorded_verdict",
-    "decided_by", "reason_code", "determining", "then",
-)  # fmt: skip
-_WHY = ("status", "cause", "missing")
-_WIDE = ("resource", "args", "enforced_args", "reason", "errors")
-"""Columns that stay in the replay until a row is looked at."""
+    from workbench.diverging import Divergence
+    from workbench.estimating.estimates import Estimates
+    from workbench.estimating.gates import Outcome
+    from workbench.estimating.gates_file import Gate
+    from workbench.estimating.gates_file import Given as GatesGiven
+    from workbench.explaining.why import Why
+    from workbench.weighing.simulators import Simulated
+    from workbench.weighing.worth import Worth
+
+    StakesGiven = Stakes | Mapping[str, Any] | str | PathLike[str] | None
 
 
 class LakeLike(Protocol):
@@ -74,12 +83,26 @@ class Replayed(Protocol):
         """The rows. Reading some columns must be cheap: the replay is not run again."""
 
 
-def compare(base: Replayed, cand: Replayed) -> Diff:
+def compare(
+    base: Replayed,
+    cand: Replayed,
+    *,
+    stakes: StakesGiven = None,
+    gates: GatesGiven | None = None,
+    cluster: Sequence[str] = SESSION_KEY,
+    level: float = 0.95,
+) -> Diff:
     """Compare `cand` with `base`, decision by decision.
 
     Args:
         base: what to compare with; usually `lake.replay()`, the self-replay.
         cand: the candidate, a replay of the same decisions.
+        stakes: what is harm, good work and money: a mapping or TOML file, see `wb.Stakes`; None: label `origin` says
+            it.
+        gates: what the candidate must keep to be shipped: a mapping or TOML file, see
+            `workbench.estimating.gates_file.Gate`.
+        cluster: what is independent of each other: columns, or names of labels on sessions. The session, or wider.
+        level: of intervals, between 0 and 1.
 
     Returns:
         The comparison. Nothing is read yet; the first number collects once, O(decisions).
@@ -87,6 +110,7 @@ def compare(base: Replayed, cand: Replayed) -> Diff:
     Raises:
         NotComparable: the two replays pin other ledgers or positions, or one is no replay.
         ColumnUnknown: a replay's frame lacks a column.
+        StakesInvalid, GatesInvalid: they cannot be used; names file and key.
     """
     for side, given in (("base", base), ("candidate", cand)):
         if not hasattr(given, "frame"):
@@ -99,9 +123,11 @@ def compare(base: Replayed, cand: Replayed) -> Diff:
             f"the replays cover different decisions: base pins {left!r}, candidate pins {right!r}; "
             "make both from one `lake`"
         )
-    _require(cand, (*_NARROW, *_WIDE, *_WHY, "verdict", "effect"), "the candidate replay")
-    _require(base, ("decision_id", *_WHY, "verdict", "effect", "determining"), "the base replay")
-    return Diff(base, cand)
+    _require(cand, (*NARROW, *WIDE, *WHY, "verdict", "effect"), "the candidate replay")
+    _require(base, ("decision_id", *WHY, "verdict", "effect", "determining"), "the base replay")
+    return Diff(
+        base, cand, Stakes.of(stakes), () if gates is None else read_gates(gates), names_of(cluster), level
+    )
 
 
 def _require(replay: Replayed, columns: Sequence[str], where: str) -> None:
@@ -120,6 +146,16 @@ class Diff:
 
     base: Replayed
     cand: Replayed
+    stakes: Stakes = field(default_factory=lambda: Stakes.of(None))
+    """What is harm, good work and money."""
+    gates: tuple[Gate, ...] = ()
+    """What the candidate must keep."""
+    cluster: tuple[str, ...] = SESSION_KEY
+    """What is independent of each other."""
+    level: float = 0.95
+    """Of intervals."""
+    simulated: Simulated | None = None
+    """What simulators said of actions that never ran."""
 
     @property
     def frame(self) -> pl.LazyFrame:
@@ -155,7 +191,7 @@ class Diff:
         Args:
             where: over the columns of `frame`.
         """
-        return pl.concat([self.frame, self.cand.frame.select(_WIDE)], how="horizontal").filter(where)
+        return pl.concat([self.frame, self.cand.frame.select(WIDE)], how="horizontal").filter(where)
 
     @property
     def transitions(self) -> pl.LazyFrame:
@@ -253,6 +289,75 @@ class Diff:
         """For each name of `summary()`: whether it is exact on this log (all are; estimates come with intervals)."""
         return {metric.name: metric.exact for metric in METRICS if metric.name in self._summary}
 
+    @cached_property
+    def worth(self) -> Worth:
+        """What the change is worth on this log: harm, good work, approvals, money, each between bounds."""
+        from workbench.weighing.worth import worth  # noqa: PLC0415 - it imports us
+
+        return worth(self, self.stakes, self.simulated)
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        """What that says of future traffic: every quantity with its interval, over clusters. O(decisions), once."""
+        from workbench.estimating.estimates import estimates  # noqa: PLC0415 - it imports us
+
+        given: Any = self.cluster
+        columns = [name for name in given if name in self._rows.columns]
+        if len(columns) < len(given):  # labels of sessions
+            sessions = self._rows.select(*dict.fromkeys((*SESSION_KEY, *columns))).unique(maintain_order=True)
+            given = sessions.select(*SESSION_KEY, clusters(sessions, self.labels, self.cluster))
+        found = estimates(self, stakes=self.stakes, simulated=self.simulated, cluster=given, level=self.level)
+        return found if given is self.cluster else replace(found, cluster="by " + ", ".join(self.cluster))
+
+    @cached_property
+    def outcome(self) -> Outcome | None:
+        """Ship, don't ship or inconclusive, by the declared gates; None: none are declared."""
+        from workbench.estimating.gates import decide  # noqa: PLC0415 - it imports us
+
+        return decide(self.estimates, self.gates) if self.gates else None
+
+    @property
+    def verdict(self) -> str | None:
+        """`ship`, `don't ship` or `inconclusive`; None: no gates are declared."""
+        return None if self.outcome is None else self.outcome.verdict
+
+    def metrics(self) -> dict[str, float]:
+        """Return what the change is worth and how sure that is, by name; see `workbench.certainty.metrics`."""
+        from workbench.certainty import metrics  # noqa: PLC0415 - it imports us
+
+        return metrics(self)
+
+    @cached_property
+    def divergence(self) -> Divergence:
+        """Which decisions are exact on this log, and which come after something that changes.
+
+        Raises:
+            NotComparable: the comparison was not made from a lake.
+        """
+        from workbench.diverging import divergence  # noqa: PLC0415 - it imports us
+
+        return divergence(self)
+
+    def why(self, decision_id: str) -> Why:
+        """Explain one decision under both versions: the clause that flipped, with the values it saw.
+
+        Args:
+            decision_id: its id, or enough of its first characters.
+
+        Raises:
+            DecisionNotFound: none, or several; names ids that are near.
+        """
+        from workbench.explaining.why import why  # noqa: PLC0415 - it imports us
+
+        return why(self, decision_id)
+
+    def with_simulated(self, simulated: Simulated) -> Diff:
+        """Return the same comparison with what simulators said (`wb.simulate(diff, …)`)."""
+        found = replace(self, simulated=simulated)
+        if "_rows" in self.__dict__:
+            found.__dict__["_rows"] = self._rows
+        return found
+
     @property
     def headline(self) -> str:
         """The result in words: outcomes first, then what could not be replayed, with causes."""
@@ -278,14 +383,7 @@ class Diff:
 
     @cached_property
     def _rows(self) -> pl.DataFrame:
-        # Side by side, not joined: equal pins give equal rows in equal order, and a join would move every list.
-        base = self.base.frame.select("decision_id", _STATE.alias("from"), **_BASE).collect()
-        cand = self.cand.frame.select(*_NARROW, _STATE.alias("to"), *_WHY, _EFFECT).collect()
-        _require_same(base["decision_id"], cand["decision_id"])
-        labels = _labels_of(cand.lazy(), self.cand.lake.labels).collect()
-        rows = pl.concat([cand, base.drop("decision_id"), labels], how="horizontal").lazy()
-        found = rows.with_columns(**_JOINED).with_columns(**_CHANGES)
-        return found.drop("base_status", "base_cause", "base_missing").collect()
+        return rows_of(self.base.frame, self.cand.frame, self.cand.lake.labels)
 
     @cached_property
     def _summary(self) -> dict[str, int | float]:
@@ -293,52 +391,3 @@ class Diff:
         parts = ((metric.name, *metric.of) for metric in METRICS if metric.of)
         found |= {name: found[part] / found[whole] for name, part, whole in parts if found[whole]}
         return {metric.name: found[metric.name] for metric in METRICS if metric.name in found}
-
-
-def _require_same(base: pl.Series, cand: pl.Series) -> None:
-    """Refuse rows that only one of the replays has: they would leave the denominator."""
-    if base.equals(cand):
-        return
-    only_base, only_cand = (
-        (~one.is_in(other.implode())).sum() for one, other in ((base, cand), (cand, base))
-    )
-    raise NotComparable(
-        f"the replays cover different decisions: {only_base:,} are in the base only, {only_cand:,} in the candidate "
-        "only, or their order differs; replay both over all decisions of one `lake`"
-    )
-
-
-def _labels_of(rows: pl.LazyFrame, labels: pl.LazyFrame) -> pl.LazyFrame:
-    """Give `origin` (of the decision) and `scenario` (of the session) for each row; null where nobody said."""
-    text = labels.with_columns(pl.col("decision_id").cast(pl.String), pl.col("value").cast(pl.String))
-    of_call = pl.col("decision_id").is_not_null()
-    found = rows.select("tenant", "session_id", "decision_id")
-    for name, level, key in (("origin", of_call, "decision_id"), ("scenario", ~of_call, "session_id")):
-        said = text.filter(level, pl.col("label") == name).select("tenant", key, pl.col("value").alias(name))
-        last = said.unique(["tenant", key], keep="last", maintain_order=True)
-        found = found.join(last, on=["tenant", key], how="left", maintain_order="left")
-    return found.select("origin", "scenario")
-
-
-_STATE = pl.when(pl.col("status") == "decided").then("verdict").otherwise("status").cast(pl.Enum(STATES))
-_EFFECT = pl.col("effect").cast(pl.Enum(ALL_EFFECTS))
-_BASE = {"base_effect": _EFFECT} | {f"base_{name}": pl.col(name) for name in (*_WHY, "determining")}
-_JOINED: dict[str, pl.Expr] = {
-    "status": (
-        pl.when(pl.any_horizontal(pl.col("status", "base_status") == "quarantined")).then(pl.lit("quarantined"))
-        .when(pl.any_horizontal(pl.col("status", "base_status") == "undecided")).then(pl.lit("undecided"))
-        .otherwise("status").cast(pl.Enum(("decided", *UNRESOLVED)))
-    ),
-    "cause": pl.coalesce("cause", "base_cause"),
-    "missing": pl.when(pl.col("missing").list.len() > 0).then("missing").otherwise("base_missing"),
-    "side": (
-        pl.when(pl.col("origin") == "attack").then(pl.lit("attack"))
-        .when(pl.col("origin") == "user").then(pl.lit("honest"))
-        .otherwise(pl.lit("unlabelled")).cast(pl.Enum(tuple(SIDES)))
-    ),
-}  # fmt: skip
-_FLIPS = pl.col("from") != pl.col("to")
-_CHANGES = {
-    "changed": DECIDED & (_FLIPS | (pl.col("effect") != pl.col("base_effect"))),
-    "verdict_changed": pl.when(DECIDED).then(_FLIPS),
-}

@@ -25,6 +25,7 @@ from rich.table import Table
 import workbench as wb
 from runtime.bundle import load_bundle
 from runtime.canonical import canonical
+from workbench import certainty
 from workbench.agentdojo.drive import build
 from workbench.agentdojo.scripts import RESOURCES, SUITES, VERSION, sessions
 from workbench.shipped import shipped
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from workbench.compare import Diff
     from workbench.lake import Lake
 
+CLUSTER = ("tenant", "user_task")
+"""What is independent of each other: sessions of one user task, honest or hijacked, are one cluster."""
 LAKE, CONFIRM = "lake", "confirm"
 """Folders of the governed history and of the live confirmation, under the working directory."""
 
@@ -96,7 +99,11 @@ def run_demo(workdir: Path, *, suites: Sequence[str] | None = None, fresh: bool 
         base = lake.replay(sources=sources, on_rows=told)
         recorded = lake.replay(policy=candidate, sources=sources, on_rows=told)
         cand = lake.replay(policy=candidate, context=candidate, sources=sources, on_rows=told)
-        diff = wb.compare(base, cand)
+        diff = wb.compare(base, cand, cluster=CLUSTER)
+    with console.status("asking what each change is due to, and what the log exercises"):
+        grid = wb.grid(lake, candidate, context=candidate, sources=sources)
+        exercised = wb.coverage(lake, candidate, context=candidate, sources=sources)
+        exercised.to_html(workdir / "coverage.html")
     with console.status("scoring and logging"):
         scores = wb.score(diff)
         run = wb.log(diff, experiment="agentdojo", scores=scores, directory=workdir)
@@ -110,6 +117,10 @@ def run_demo(workdir: Path, *, suites: Sequence[str] | None = None, fresh: bool 
     console.print(_suite_table(diff, found))
     console.print(_policy_table(diff))
     console.print(_disagreements(lake, live, cand.frame))
+    console.print()
+    for line in (*certainty.lines(diff), f"{grid.headline}.", exercised.page().lines[0]):
+        console.print(f"• {line}", highlight=False, soft_wrap=True)
+    console.print(_estimates(diff))
     console.print(repr(scores), soft_wrap=True, highlight=False)
     _next_steps(console, workdir, report, run)
     console.print(f"\ndone in {time.perf_counter() - began:.0f} s")
@@ -300,6 +311,18 @@ def _policy_table(diff: Diff, most: int = 12) -> Table:
     return table
 
 
+def _estimates(diff: Diff) -> Table:
+    """The shares on this log, and in future traffic; hijacked sessions of one user task are one cluster."""
+    found = certainty.table(diff)
+    assert found is not None  # noqa: S101 - calls ran
+    table = Table(title=found.title, caption=found.note, box=SIMPLE_HEAD, title_style="bold")
+    for place, name in enumerate(found.heads):
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for row in found.rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    return table
+
+
 def _disagreements(lake: Lake, live: Lake, replayed: pl.LazyFrame) -> str | Table:
     """Explain every decision whose live verdict is not the replayed one, by what it saw differently."""
     paired = _paired(live, replayed).filter(pl.col("live_verdict").ne_missing(pl.col("verdict"))).collect()
@@ -330,6 +353,7 @@ def _disagreements(lake: Lake, live: Lake, replayed: pl.LazyFrame) -> str | Tabl
 def _next_steps(console: Console, workdir: Path, report: Path, run: Any) -> None:
     console.print("\nwhere to look next")
     console.print(f"  report    {report}")
+    console.print(f"  coverage  {workdir / 'coverage.html'}")
     console.print(f"  MLflow    {run.look}", soft_wrap=True)
     console.print("  notebook  make lab, then notebooks/01_replay_in_five_minutes.ipynb")
     console.print(f"  Python    import workbench as wb; lake = wb.open({str(workdir / LAKE)!r})")

@@ -7,12 +7,23 @@ WorkbenchError
 │   ├── LakeEmpty       (LookupError)        a lake in which nothing was decided yet
 │   └── PinUnreachable  (LookupError)        the pin names rows this lake does not hold
 ├── BundleNotFound      (LookupError)        no such bundle version in the lake
+├── DecisionNotFound    (LookupError)        no decision of that id, or several; names those near
 ├── ColumnUnknown       (LookupError)        no such column; names the closest
+├── CellUnknown         (LookupError)        a grid without that cell; names those it has
 ├── CasesUnreadable     (ValueError)         a file of cases; names file, row and column
+├── MappingInvalid      (ValueError)         a mapping of columns, for an import; names the key
 ├── NotComparable       (ValueError)         two replays of different decisions
+├── NotEstimable        (ValueError)         these numbers allow no such estimate
+├── GatesInvalid        (ValueError)         gates that cannot be read or judged
+├── StakesInvalid       (ValueError)         what harm, good work or money mean; names the key
+├── SimulatorsInvalid   (ValueError)         simulators that fit no call, or another comparison
 ├── SchemaMismatch      (ValueError)         table too old or too new
 ├── UnsupportedPolicy   (NotImplementedError) .policy_id, .node
 ├── ReplayFailure                            replay could not run; not a denial
+│   ├── AxisInvalid     (ValueError)         `state`, `approvals`, `at`: none of these, or not together
+│   └── NotSavable      (ValueError)         a replay that could not be made again from the lake alone
+├── ReplayNotFound      (LookupError)        no such saved replay in the lake
+├── ReplayDiffers                            a saved replay does not come out as it did; `.differences`
 ├── OracleMismatch                           compiled != Cedar; carries the case
 ├── TrackingError       (OSError)            the tracking store is away: log again
 └── MissingExtra        (ImportError)        names the install command
@@ -65,6 +76,12 @@ class BundleNotFound(WorkbenchError, LookupError):  # noqa: N818 - the state's o
     kind: ClassVar[str] = "bundle_not_found"
 
 
+class DecisionNotFound(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
+    """No decision of that id is in the lake at its pin, or a shortened id fits several."""
+
+    kind: ClassVar[str] = "decision_not_found"
+
+
 class ColumnUnknown(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
     """A column was asked for that the frame does not have."""
 
@@ -84,10 +101,46 @@ class CasesUnreadable(WorkbenchError, ValueError):  # noqa: N818 - the state's o
     kind: ClassVar[str] = "cases_unreadable"
 
 
+class MappingInvalid(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """A mapping of columns cannot be used, or the file does not have what it names. Names file, key and the fix."""
+
+    kind: ClassVar[str] = "mapping_invalid"
+
+
 class NotComparable(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
     """The two replays do not cover the same decisions."""
 
     kind: ClassVar[str] = "not_comparable"
+
+
+class NotEstimable(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """A statistic was asked of numbers that do not allow it. Says which, and what is allowed."""
+
+    kind: ClassVar[str] = "not_estimable"
+
+
+class GatesInvalid(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """Gates cannot be read, or name what is not estimated. Names the gate and the closest that is allowed."""
+
+    kind: ClassVar[str] = "gates_invalid"
+
+
+class StakesInvalid(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """What counts as harm, as good work or as money cannot be used so, or the lake has none of it. Names the key."""
+
+    kind: ClassVar[str] = "stakes_invalid"
+
+
+class SimulatorsInvalid(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """A simulator is of no tool in the log, or what was simulated belongs to another comparison."""
+
+    kind: ClassVar[str] = "simulators_invalid"
+
+
+class CellUnknown(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
+    """A grid has no such cell: an axis was not given, or is none."""
+
+    kind: ClassVar[str] = "cell_unknown"
 
 
 class SchemaMismatch(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
@@ -110,6 +163,34 @@ class ReplayFailure(WorkbenchError):  # noqa: N818 - the state's own name
     """A replay could not run. Says nothing about any decision."""
 
     kind: ClassVar[str] = "replay_failure"
+
+
+class AxisInvalid(ReplayFailure, ValueError):  # noqa: N818 - the state's own name
+    """What a replay was asked for cannot be: `state`, `approvals` or `at` is none of what it may be."""
+
+    kind: ClassVar[str] = "axis_invalid"
+
+
+class NotSavable(ReplayFailure, ValueError):  # noqa: N818 - what it is
+    """A replay cannot be saved: something it was made with would be gone when it is opened. Nothing was saved."""
+
+    kind: ClassVar[str] = "not_savable"
+
+
+class ReplayNotFound(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
+    """No saved replay of that id or name is in the lake, or several fit."""
+
+    kind: ClassVar[str] = "replay_not_found"
+
+
+class ReplayDiffers(WorkbenchError):  # noqa: N818 - what it does
+    """A saved replay, made again, is not the one that was saved. `differences` says in what, one text each."""
+
+    kind: ClassVar[str] = "replay_differs"
+
+    def __init__(self, message: str, *, differences: Iterable[str]) -> None:
+        super().__init__(message)
+        self.differences = tuple(differences)
 
 
 class OracleMismatch(WorkbenchError):  # noqa: N818 - the state's own name

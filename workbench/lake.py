@@ -13,17 +13,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from runtime import trace
 from runtime.arrow import arrow_schema
 from runtime.bundle import bundle_from_files
-from runtime.errors import BundleError, LedgerError, LedgerTooNew
+from runtime.errors import BundleError
 from runtime.lake import LEDGER_FILE, LakeStore
 from workbench.derived import executions_of, labels_of, sessions_of
-from workbench.errors import BundleNotFound, LakeEmpty, LakeError, LakeNotFound, SchemaMismatch
+from workbench.errors import BundleNotFound, LakeEmpty, LakeNotFound
+from workbench.opening import no_tables, nothing_decided, require_folder, store_of, table_of
 from workbench.overview import Overview, lines, overview
 from workbench.pins import Pins, heads, pinned, require_reachable
 from workbench.scan import scan
@@ -34,20 +35,18 @@ if TYPE_CHECKING:
     from datetime import datetime
     from os import PathLike
 
-    from deltalake import DeltaTable
-
     from runtime.bundle import Bundle
     from runtime.trace import Table
+    from workbench.closed_loop.state import Approvals
     from workbench.executors import Executor
     from workbench.redeciding import EngineName
     from workbench.replay import Replay
     from workbench.rows import Engine
-    from workbench.sweep import Given, Over, Sweep
+    from workbench.splitting import Split
+    from workbench.sweep import Given, Money, Over, Sweep
 
 MIN_PREFIX = 4
 """Hex digits that a shortened bundle version needs."""
-MAX_NEAR = 3
-"""Lakes named where one was looked for beside them."""
 
 
 def open_lake(
@@ -74,63 +73,15 @@ def open_lake(
     """
     uri = str(path) if "://" in str(path) else str(Path(path).expanduser().absolute())
     if "://" not in uri:
-        _require_folder(Path(uri))
-    store = _store(uri, storage_options)
-    tables = {table.name: found for table in trace.TABLES if (found := _table(store, table)) is not None}
+        require_folder(Path(uri))
+    store = store_of(uri, storage_options)
+    tables = {table.name: found for table in trace.TABLES if (found := table_of(store, table)) is not None}
     if not tables and not (Path(uri) / LEDGER_FILE).exists():
-        raise LakeNotFound(_no_tables(uri))
+        raise LakeNotFound(no_tables(uri))
     if trace.DECISIONS.name not in tables:
-        raise LakeEmpty(_nothing_decided(uri))
+        raise LakeEmpty(nothing_decided(uri))
     lake = Lake(uri, Pins({}, {name: found.version() for name, found in tables.items()}), store)
     return lake.at(at)
-
-
-def _require_folder(path: Path) -> None:
-    if not path.exists():
-        raise LakeNotFound(
-            f"no lake at {path}: nothing is there; give the folder that `Runtime.open(…, lake=…)` wrote, "
-            "or make one with `redecide demo`"
-        )
-    if not path.is_dir():
-        raise LakeNotFound(
-            f"no lake at {path}: it is a file; a lake is a folder with one Delta table in each child"
-        )
-    if (path / "_delta_log").is_dir():
-        raise LakeNotFound(f"{path} is one Delta table; open the lake it is in: {str(path.parent)!r}")
-
-
-def _no_tables(uri: str) -> str:
-    """Say that there is no lake, and where one is if it is near."""
-    near = sorted(Path(uri).glob(f"*/{trace.DECISIONS.name}/_delta_log")) if "://" not in uri else []
-    names = " or ".join(repr(str(log.parent.parent)) for log in near[:MAX_NEAR])
-    hint = f"did you mean {names}?" if near else "is it the right path?"
-    return f"no lake at {shown(uri)}: none of its children is a table of ours ({trace.DECISIONS.name}, …); {hint}"
-
-
-def _nothing_decided(uri: str) -> str:
-    return f"the lake at {shown(uri)} holds no decision yet; drain the runtime (`rt.drain()`), then open it again"
-
-
-def _store(uri: str, storage_options: Mapping[str, str] | None) -> LakeStore:
-    try:
-        return LakeStore(uri, storage_options)
-    except LedgerError as exc:
-        raise LakeError(str(exc)) from exc
-
-
-def _table(store: LakeStore, table: Table) -> DeltaTable | None:
-    """Open a table; the runtime's errors become ours."""
-    try:
-        return store.table(table)
-    except LedgerTooNew as exc:
-        raise SchemaMismatch(_masked(exc, store.uri)) from exc
-    except LedgerError as exc:
-        raise LakeError(_masked(exc, store.uri)) from exc
-
-
-def _masked(exc: LedgerError, uri: str) -> str:
-    """What the runtime said, without the password an address may hold."""
-    return str(exc).replace(uri, shown(uri))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -241,7 +192,7 @@ class Lake:
         Content-addressed tables come sorted by key. A table that was never written has no rows. `where` picks rows.
         """
         empty = _empty(table)
-        found = _table(self.store, table)
+        found = table_of(self.store, table)
         if found is None:
             return empty.lazy()
         frame = scan(found)
@@ -266,7 +217,7 @@ class Lake:
         rows = [self.table(table).select("writer", "position") for table in (trace.DECISIONS, trace.OUTCOMES)]
         found = heads(pl.concat(rows))
         if not found:
-            raise LakeEmpty(_nothing_decided(self.uri))
+            raise LakeEmpty(nothing_decided(self.uri))
         wanted = {writer: end for writer, (end, _) in found.items()} if pins is None else pinned(pins)
         require_reachable(wanted, found, shown(self.uri))
         beyond = {writer: last - wanted.get(writer, 0) for writer, (_, last) in found.items()}
@@ -311,8 +262,11 @@ class Lake:
         context: str | PathLike[str] | Bundle = "recorded",
         limits: str | PathLike[str] | Bundle | None = None,
         sources: Mapping[str, Any] | None = None,
+        versions: Mapping[str, int | str] | None = None,
         at: datetime | None = None,
         recompile: bool | None = None,
+        state: Literal["recorded", "simulated"] = "recorded",
+        approvals: Approvals = "recorded",
         engine: EngineName | Engine = "auto",
         executor: Executor = "local",
         on_rows: Callable[[int], object] | None = None,
@@ -326,8 +280,11 @@ class Lake:
             context=context,
             limits=limits,
             sources=sources,
+            versions=versions,
             at=at,
             recompile=recompile,
+            state=state,
+            approvals=approvals,
             engine=engine,
             executor=executor,
             on_rows=on_rows,
@@ -341,8 +298,11 @@ class Lake:
         context: Given = "recorded",
         limits: Given | None = None,
         sources: Mapping[str, Any] | None = None,
+        versions: Mapping[str, int | str] | None = None,
         at: datetime | None = None,
         engine: EngineName | Engine = "auto",
+        split: Split | None = None,
+        money: Money | None = None,
         on_rows: Callable[[int], object] | None = None,
     ) -> Sweep:
         """Count what many versions of a policy would decide; see `workbench.sweep.sweep_lake`."""
@@ -355,10 +315,19 @@ class Lake:
             context=context,
             limits=limits,
             sources=sources,
+            versions=versions,
             at=at,
             engine=engine,
+            split=split,
+            money=money,
             on_rows=on_rows,
         )
+
+    def reopen(self, replay: str, **options: Any) -> Replay:
+        """Make a saved replay again, with the digest it was saved with; see `workbench.keeping.reopening.reopen`."""
+        from workbench.keeping.reopening import reopen  # noqa: PLC0415 - it imports us
+
+        return reopen(self, replay, **options)
 
     @cached_property
     def overview(self) -> Overview:

@@ -3,6 +3,12 @@
 One rule: a fact is compiled from the source's version that held then: the one recorded for that source if there is
 one, else the one current when the decision was made. A source without versions cannot say; its rows are
 quarantined, not answered with today's facts.
+
+Where a source is read at another version than the record's, its columns are compared first: one that is gone or has
+another type would turn found facts into absent ones, silently, so such rows are quarantined (`schema_drift`).
+
+Accepted: a source's `timeout` is for live calls; here a lookup takes as long as it does, so that the same replay
+twice says the same.
 """
 
 from __future__ import annotations
@@ -12,7 +18,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.context import compile_context
-from runtime.errors import GovernanceError
+from runtime.errors import (
+    GovernanceError,
+    SourceColumnUnknown,
+    SourceError,
+    SourceNotYet,
+    SourceVersionLost,
+)
 from runtime.facts import CompiledContext
 from runtime.record import moment_of
 from runtime.sources import bind_sources
@@ -27,10 +39,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.bundle import Bundle
+    from runtime.canonical import Json
     from runtime.entities import EntityUid
+    from runtime.facts import Fact
     from runtime.policy import Prepared
     from runtime.request import Request
-    from runtime.sources import Source
+    from runtime.sources import Found, Source
     from runtime.spec import ContextSpec
     from workbench.recorded import Recorded
 
@@ -51,10 +65,77 @@ class Recipe:
     given: Mapping[str, Any]
     base: Path | None
     at: datetime | None
+    versions: Mapping[str, str]
 
     def recompiler(self, known: Callable[[], Mapping[str, frozenset[str]]]) -> Recompiler:
         """Return what compiles so; see `Recompiler`."""
-        return Recompiler(self.spec, self.given, self.base, known, at=self.at)
+        return Recompiler(self.spec, self.given, self.base, known, at=self.at, versions=self.versions)
+
+
+_CAUSES: Mapping[type[Exception], str] = {
+    SourceVersionLost: "source_vacuumed",
+    SourceNotYet: "source_not_yet",
+    SourceColumnUnknown: "schema_drift",
+}
+"""What it means for a row that a source raises one of these; anything else is `source_unreadable`."""
+
+_NUMBERS = frozenset({"byte", "short", "integer", "long"})
+"""Delta's integers: one for another changes no fact."""
+
+
+class _Steady:
+    """A source that remembers what it will never answer: a version that is gone is asked for once, not once a row."""
+
+    def __init__(self, source: Source) -> None:
+        self.kind, self.uri, self.source = source.kind, source.uri, source
+        self._never: dict[tuple[str | None, tuple[str, ...]], SourceError] = {}
+        self._types: dict[str, Mapping[str, str] | None] = {}
+
+    def lookup(
+        self, where: Mapping[str, Json], columns: Sequence[str], *, version: str | None = None
+    ) -> Found:
+        """See `Source.lookup`."""
+        key = version, (*where, *columns)
+        if key in self._never:
+            raise self._never[key]
+        try:
+            return self.source.lookup(where, columns, version=version)
+        except (SourceVersionLost, SourceNotYet, SourceColumnUnknown) as exc:
+            self._never[key] = exc
+            raise
+
+    def version_at(self, at_us: int) -> str | None:
+        """See `Source.version_at`."""
+        return self.source.version_at(at_us)
+
+    def cause(self, fact: Fact, columns: Sequence[str], version: str | None) -> str:
+        """Why a fact failed."""
+        return _cause(self._never.get((version, (*fact.key, *columns))))
+
+    def drifted(self, was: str | None, now: str | None, names: Sequence[str]) -> bool:
+        """Whether one of the columns has another type at one version than at another, or is gone; false: unknown."""
+        if was is None or now is None or was == now:
+            return False
+        before, after = self._columns(was), self._columns(now)
+        if before is None or after is None:
+            return False
+        return any(before[name] != after.get(name) for name in names if name in before)
+
+    def _columns(self, version: str) -> Mapping[str, str] | None:
+        if version not in self._types:
+            told = getattr(self.source, "column_types", None)
+            try:
+                found = None if told is None else told(version)
+            except SourceError:  # its log is gone, which a lookup says better
+                found = None
+            self._types[version] = found and {
+                name: "integer" if type_ in _NUMBERS else type_ for name, type_ in found.items()
+            }
+        return self._types[version]
+
+
+def _cause(error: Exception | None) -> str:
+    return next((cause for kind, cause in _CAUSES.items() if isinstance(error, kind)), "source_unreadable")
 
 
 class Recompiler:
@@ -68,6 +149,7 @@ class Recompiler:
         known: Callable[[], Mapping[str, frozenset[str]]],
         *,
         at: datetime | None = None,
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare to compile; a source is bound on first use.
 
@@ -77,20 +159,22 @@ class Recompiler:
             base: folder that relative locations start from.
             known: tells where the record says sources were, in any row; asked once, and only if it has to be.
             at: compile as of this time instead of when each decision was made.
+            versions: read these sources at these versions, whatever the record or `at` says.
         """
         self.spec = spec
         self._given = given
         self._base = base
         self._at = at
+        self._read_at = dict(versions or {})
         self._known = cache(known)
-        self._bound: dict[tuple[str, str, str | None], Source] = {}
+        self._bound: dict[tuple[str, str, str | None], _Steady] = {}
         self._versions: dict[tuple[str, str, int], str | None] = {}
         self._trouble: dict[str, Trouble] = {}
 
     @property
     def recipe(self) -> Recipe:
         """What this compiles by."""
-        return Recipe(self.spec, self._given, self._base, self._at)
+        return Recipe(self.spec, self._given, self._base, self._at, self._read_at)
 
     def job(self, recorded: Recorded, bundle: Bundle) -> Job:
         """Return the job that decides a row over contexts compiled again."""
@@ -129,7 +213,7 @@ class Recompiler:
         if self._at is not None:
             return True
         facts = recorded.compiled.facts.values() if recorded.compiled else ()
-        known = {fact.source for fact in facts if fact.version is not None}
+        known = {fact.source for fact in facts if fact.version is not None} | self._read_at.keys()
         return {fact.source for fact in (self.spec or own).asked(tool)} <= known
 
     def problem(self, recorded: Recorded, own: ContextSpec) -> Trouble | None:
@@ -153,41 +237,63 @@ class Recompiler:
         self, recorded: Recorded, request: Request, resource: EntityUid, spec: ContextSpec
     ) -> CompiledContext:
         asked = spec.asked(request.tool)
-        sources: dict[str, Source] = {}
+        sources: dict[str, _Steady] = {}
         versions: dict[str, str | None] = {}
         for name in dict.fromkeys(fact.source for fact in asked):
             try:
                 sources[name] = self._source(spec, name, recorded)
                 versions[name] = self._version(recorded, name, sources[name])
-            except GovernanceError:
-                self._note(recorded, "source_unreadable", [name])
+            except GovernanceError as exc:
+                self._note(recorded, _cause(exc), [name])
                 return CompiledContext.of((), spec.hash)
         pinned = {name: version for name, version in versions.items() if version is not None}
         if len(pinned) < len(versions):
             self._note(recorded, "unversioned_source", sorted(versions.keys() - pinned.keys()))
         compiled = compile_context(spec, sources, request, resource, versions=pinned)
-        was = recorded.compiled.facts if recorded.compiled else {}
-        failed = {
-            fact.source
-            for name, fact in compiled.facts.items()
-            if fact.status == "failed" and (name not in was or was[name].status != "failed")
-        }
-        if failed:
-            self._note(recorded, "source_unreadable", sorted(failed))
+        for cause, names in self._faults(recorded, spec, compiled, sources, versions).items():
+            self._note(recorded, cause, sorted(names))
         return compiled
+
+    def _faults(
+        self,
+        recorded: Recorded,
+        spec: ContextSpec,
+        compiled: CompiledContext,
+        sources: Mapping[str, _Steady],
+        versions: Mapping[str, str | None],
+    ) -> dict[str, set[str]]:
+        """Sources that did not answer as then, by cause; a fact that failed then, too, is as it was."""
+        was = recorded.compiled.facts if recorded.compiled else {}
+        then = {fact.source: fact.version for fact in was.values() if fact.version is not None}
+        found: dict[str, set[str]] = {}
+        for declared in spec.asked(recorded.request.tool):
+            fact, source = compiled.facts[declared.name], sources[declared.source]
+            now = versions[declared.source]
+            asked = None not in fact.key.values()
+            if fact.status == "failed":
+                # One that is not unique, or of another tenant, was answered: its stage says what that means.
+                if fact.code == "source_failed" and (
+                    fact.name not in was or was[fact.name].status != "failed"
+                ):
+                    cause = source.cause(fact, declared.columns, now)
+                    found.setdefault(cause, set()).add(declared.source)
+            elif asked and source.drifted(then.get(declared.source), now, (*fact.key, *declared.columns)):
+                found.setdefault("schema_drift", set()).add(declared.source)
+        return found
 
     def _note(self, recorded: Recorded, cause: str, sources: Sequence[str]) -> None:
         self._trouble.setdefault(recorded.row["decision_id"], Trouble(cause, tuple(sources)))
 
-    def _source(self, spec: ContextSpec, name: str, recorded: Recorded) -> Source:
+    def _source(self, spec: ContextSpec, name: str, recorded: Recorded) -> _Steady:
         """A source of a spec, bound once a place: where told, else where the spec or the record says it was."""
         open_one = name not in self._given and spec.sources[name].uri is None
         was = self._recorded_place(name, recorded) if open_one else None
         key = (spec.hash, name, was)
         if key not in self._bound:
             given = self._given if was is None else {name: from_base(was, self._base)}
-            alone = replace(spec, sources={name: spec.sources[name]})
-            self._bound[key] = bind_sources(alone, given, self._base)[name]
+            patient = replace(spec.sources[name], timeout_us=None)
+            alone = replace(spec, sources={name: patient})
+            self._bound[key] = _Steady(bind_sources(alone, given, self._base)[name])
         return self._bound[key]
 
     def _recorded_place(self, name: str, recorded: Recorded) -> str | None:
@@ -199,11 +305,13 @@ class Recompiler:
         places = self._known().get(name, frozenset())
         return next(iter(places)) if len(places) == 1 else None
 
-    def _version(self, recorded: Recorded, name: str, source: Source) -> str | None:
-        if self._at is None and recorded.compiled is not None:
+    def _version(self, recorded: Recorded, name: str, source: _Steady) -> str | None:
+        if self._at is None and name not in self._read_at and recorded.compiled is not None:
             for was in recorded.compiled.facts.values():
                 if was.source == name and was.version is not None:
                     return was.version
+        if name in self._read_at:
+            return self._read_at[name]
         at = micros(self._at or moment_of(recorded.row["decided_at"]))
         key = (name, source.uri or "", at)
         if key not in self._versions:

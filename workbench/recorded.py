@@ -26,6 +26,7 @@ from runtime.schema import Record, SetOf
 from runtime.session_reads import session_reads
 from runtime.spec import RESERVED
 from workbench.atoms import reads_ancestors
+from workbench.erasure import QUOTED, holes_in_args, holes_in_context, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from runtime.request import Request
     from runtime.schema import CedarType
     from runtime.spec import ContextSpec, FactSpec
+    from workbench.erasure import Holes
 
 _SESSION_CODES = frozenset({"idempotency_conflict", "duplicate_differs"})
 """Refusals that the session made before the fold; replay takes them as recorded."""
@@ -72,7 +74,7 @@ class Recorded:
         return None if text is None else CompiledContext.from_content(text)
 
     def damage(self, *, addresses: bool = True) -> str | None:
-        """Return the cause for quarantine if what the row refers to is lost or altered, else None.
+        """Return the cause if what the row refers to is lost, altered or has holes, else None.
 
         Args:
             addresses: compare `args_hash`, too. Without it, altered arguments are found by their projection.
@@ -85,11 +87,26 @@ class Recorded:
         for address, text in pairs:
             if address is not None and text is None:
                 return "context_lost"
-            if text is not None and sha256(text) != address:
+            if text is not None and holes_in_context(text) is None and sha256(text) != address:
                 return "context_corrupt"
-        if addresses and sha256(row["args"]) != row["args_hash"]:
+        if addresses and holes_in_args(row["args"]) is None and sha256(row["args"]) != row["args_hash"]:
             return "row_corrupt"
-        return None
+        return None if self.holes is None else self.holes.cause
+
+    @cached_property
+    def holes(self) -> Holes | None:
+        """What was masked or erased of the row and its contexts; None: nothing was."""
+        row = self.row
+        texts = (
+            (self.context_text, row["context_hash"], holes_in_context),
+            (self.enforced_context_text, row["enforced_context_hash"], holes_in_context),
+            (row["args"], row["args_hash"], holes_in_args),
+        )
+        return together(
+            find(text)
+            for text, address, find in texts
+            if text is not None and QUOTED in text and sha256(text) != address
+        )
 
 
 FactsOf = "Callable[[Recorded, Request, EntityUid], tuple[CompiledContext, tuple[str, ...]]]"

@@ -26,7 +26,7 @@ from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.run import ColumnarRun
 from workbench.progress import progress
 from workbench.recorded import Recorded, prepare_recorded, recorded_facts
-from workbench.replay import FRAME, Replay, how
+from workbench.replay import FRAME, UNDECIDED, Replay, how
 from workbench.rows import Job, RowEngine, Undecided
 from workbench.spill import Spill
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from runtime.bundle import Bundle
     from runtime.policy import Prepared
+    from workbench.asked import Asked
     from workbench.executors import Executor
     from workbench.lake import Lake
     from workbench.recompile import Recompiler
@@ -108,7 +109,7 @@ class _Row:
     then: str
     cause: str | None = None
     about: tuple[str, ...] = ()
-    """Sources of facts that the cause is about."""
+    """What the cause is about: sources of facts, or what was erased."""
     decidable: bool = False
     recompilable: bool | None = None
     result: Decision | Undecided | None = None
@@ -122,6 +123,7 @@ def run_replay(
     recompiler: Recompiler | None,
     verify: Recompiler | None,
     labels: tuple[tuple[str, str], str],
+    asked: Asked | None = None,
     engine: EngineName | Engine = "auto",
     executor: Executor = "local",
     on_rows: Callable[[int], object] | None = None,
@@ -135,6 +137,7 @@ def run_replay(
         recompiler: compiles contexts again; None: contexts as recorded.
         verify: compiles the recorded spec at the recorded versions, for the second level; None: not asked.
         labels: ((policy name, version), context) as shown.
+        asked: the axes, as the replay is to keep them.
         engine: see `EngineName`; an `Engine` decides row by row.
         executor: see `workbench.executors.Executor`.
         on_rows: told how many rows a chunk had; None: a progress bar, where somebody may look.
@@ -158,7 +161,16 @@ def run_replay(
             over.update(part["handed_over"].drop_nulls().to_list())
             advance(part.height)
     name = f"{COLUMNAR} with {rows.name}" if in_columns(chosen) else rows.name
-    return Replay(lake, labels[0], labels[1], found.frame(), name, dict(over), found.files)
+    return Replay(
+        lake,
+        *labels,
+        found.frame(),
+        name,
+        dict(over),
+        found.files,
+        asked=asked,
+        engine_asked=engine if isinstance(engine, str) else None,
+    )
 
 
 def in_columns(chosen: EngineName | Engine) -> bool:
@@ -228,6 +240,8 @@ def _row(record: dict[str, Any], plan: _Plan) -> _Row:
     row = _Row(recorded, own, then, cause=recorded.damage(addresses=plan.verify is not None))
     if own is None:
         row.cause = "policy_lost"
+    elif row.cause in UNDECIDED and recorded.holes is not None:
+        row.about = recorded.holes.names
     elif row.cause is None:
         row.cause = _unreadable(recorded)
     return row
@@ -253,7 +267,8 @@ def _self_replay(rows: Sequence[_Row], plan: _Plan) -> None:
         compared = _COMPARED if plan.verify is None else (*_COMPARED, *_ADDRESSES)
         row.decidable = isinstance(result, Decision) and _reproduces(row, result, compared)
         if not row.decidable:
-            row.cause = "not_reproduced"
+            same_engine = row.recorded.row["engine"] == plan.engine.name
+            row.cause = "not_reproduced" if same_engine else "engine_mismatch"
         elif plan.verify is not None:
             problem = plan.verify.problem(row.recorded, _own(row).spec)
             row.recompilable = problem is None
@@ -344,8 +359,8 @@ def _out(row: _Row, plan: _Plan) -> dict[str, Any]:
 
 def _result_columns(row: _Row) -> dict[str, Any]:
     if row.cause is not None or row.result is None:
-        about = list(row.about)
-        return {"status": "quarantined", "cause": row.cause, "missing": about, "effect": "quarantined"}
+        status = "undecided" if row.cause in UNDECIDED else "quarantined"
+        return {"status": status, "cause": row.cause, "missing": list(row.about), "effect": status}
     if isinstance(row.result, Undecided):
         missing = list(row.result.missing)
         return {"status": "undecided", "cause": "missing_fact", "missing": missing, "effect": "undecided"}

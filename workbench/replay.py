@@ -29,6 +29,7 @@ from workbench.texts import count, share
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from workbench.asked import Asked
     from workbench.lake import Lake
 
 RECORDED = "recorded"
@@ -40,13 +41,25 @@ CAUSES: Mapping[str, str] = {
     "context_corrupt": "the context does not hash to its address",
     "row_corrupt": "the row contradicts itself: its arguments do not hash to `args_hash`",
     "row_unreadable": "the row cannot be read as a request",
-    "not_reproduced": "the recorded stages decide something else now: another engine, schema or hand was at work",
+    "engine_mismatch": "another version of the engine decided, and this one decides something else",
+    "not_reproduced": "the recorded stages decide something else now: another schema or hand was at work",
     "not_recompiled": "the recorded spec over the recorded versions gives another context",
     "unversioned_source": "a fact comes from a source without versions, so it cannot be compiled again",
-    "source_unreadable": "a source of facts cannot be read at that version any more",
-    "missing_fact": "the decision depends on something the record did not ask for",
+    "source_unreadable": "a source of facts is not where the record says it was, or does not answer",
+    "source_vacuumed": "the version of a source that the facts were read at was vacuumed or its log cleaned up",
+    "source_not_yet": "a source had no version yet when the decision was made",
+    "schema_drift": "a source lost a column that facts are read from, or changed its type, since the decision",
+    "missing_fact": "the decision depends on something the record did not ask for, which a candidate reads",
+    "state_unknown": "the decision depends on state that calls before it would have left, and the log cannot tell",
+    "field_erased": "arguments or facts of the decision were erased for good",
+    "field_masked": "arguments or facts of the decision are masked in this copy of the lake",
 }
-"""Closed vocabulary of `cause`, with its meaning."""
+"""Closed vocabulary of `cause`, with its meaning. `UNDECIDED` are causes of undecided rows, the others of quarantined
+ones. One row has one cause, the first that is found in this order: lost, altered or unreadable; erased or masked; not
+reproduced; its sources; what a candidate lacks."""
+
+UNDECIDED = frozenset({"missing_fact", "state_unknown", "field_erased", "field_masked"})
+"""Causes whose rows are `undecided`: what would decide them is known to be missing."""
 
 _FAULTS = pl.List(pl.Struct({"policy": pl.String, "message": pl.String}))
 FRAME: Mapping[str, pl.DataType | type[pl.DataType]] = {
@@ -66,6 +79,9 @@ names what an undecided row lacks, and the source that a quarantined one could n
 null where it was not asked. `handed_over` says why a row was left to Cedar by the columnar engine; null: it was not.
 `errors.message` is null where columns decided."""
 
+
+_MISFITS = ("action_undeclared", "projection_failed")
+"""Reasons that only a schema gives."""
 
 _DIGESTED = (
     "decision_id", "status", "cause", "missing", "verdict", "reason_code", "determining", "effect", "decided_by",
@@ -117,6 +133,10 @@ class Replay:
     files: object = field(default=None, repr=False)
     """Keeps the files, if there are any."""
     id: str = field(default_factory=new_id)
+    asked: Asked | None = field(default=None, repr=False)
+    """The axes it was asked for; None: it was made in another way, and cannot be saved."""
+    engine_asked: str | None = None
+    """The engine as it was asked for; None: as `asked`, or an engine of the caller's own."""
 
     @property
     def rows(self) -> pl.DataFrame:
@@ -125,9 +145,13 @@ class Replay:
 
     @cached_property
     def pins(self) -> dict[str, Any]:
-        """What this replay rests on: ledgers with their last position, Delta versions, policy, context, engine."""
+        """What this replay rests on: ledgers with their last position, Delta versions, policy, context, engine.
+
+        Where they were given: `limits` and `spec` (hash), `sources` (places), `versions` and `at`.
+        """
         return {
             **self.lake.pins.as_dict(),
+            **({} if self.asked is None else self.asked.pins),
             "policy": self.policy[1],
             "context": self.context,
             "engine": self.engine,
@@ -162,18 +186,38 @@ class Replay:
         return self._counted()
 
     @property
+    def coverage(self) -> str:
+        """How much of the log this speaks of: `98.7 % of 1,204,331 decisions replayable`."""
+        counts = self.counts()
+        total, decided = counts["decisions"], counts["decisions_decided"]
+        return f"{share(decided, total)} of {count(total, 'decision')} replayable"
+
+    @property
     def headline(self) -> str:
         """Say how much was replayed, and how much was not."""
         counts = self.counts()
-        total, decided = counts["decisions"], counts["decisions_decided"]
-        part = "100.0 %" if 0 < total == decided else share(decided, total)
         said = (
-            f"{part} of {count(total, 'decision')} replayed {how(self.policy, self.context)}; "
+            f"{self.coverage} {how(self.policy, self.context)}; "
             f"{counts['decisions_undecided']:,} undecided, {counts['decisions_quarantined']:,} quarantined"
         )
         if again := counts["not_recompilable"]:
             said += f"; {count(again, 'recorded context')} could not be compiled again"
-        return "; ".join(filter(None, (said, self._by_cedar(), left_out(self.lake.held_back))))
+        beyond = left_out(self.lake.held_back)
+        return "; ".join(filter(None, (said, self._misfits(), self._by_cedar(), beyond)))
+
+    def _misfits(self) -> str:
+        """How many are blocked by another schema alone: decided, as the runtime would, but no policy was asked."""
+        number = 0 if self.policy[1] == RECORDED else self._refused_by_schema
+        if not number:
+            return ""
+        blocked = "decision is blocked because its" if number == 1 else "decisions are blocked because their"
+        return f"{number:,} {blocked} tool, arguments or facts do not fit the schema"
+
+    @cached_property
+    def _refused_by_schema(self) -> int:
+        code = pl.col("reason_code")
+        misfit = code.is_in(_MISFITS) & code.ne_missing(pl.col("recorded_reason_code"))
+        return int(self.frame.select((misfit & pl.col("status").eq("decided")).sum()).collect().item())
 
     def _by_cedar(self) -> str:
         """How many rows columns left to Cedar, and why most of them."""

@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import base64
 import math
-import os
-import tempfile
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from workbench import plots
+from workbench import certainty, plots
 from workbench.effects import STOPPED
 from workbench.errors import need
+from workbench.faces import written
 from workbench.masking import leaving
 from workbench.metrics import FREES, HELP, METRICS, RAN, SIDES, STATES, STOPS, has_labels, side_is
-from workbench.texts import count, share, shorten, visible
+from workbench.texts import count, number, share, shorten, visible
 from workbench.tracking import shown
 from workbench.words import Numbers, cause_words, headline, matrix, tenant_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from workbench.compare import Diff, Replayed
     from workbench.lake import Lake
@@ -102,6 +101,7 @@ def page(diff: Diff, *, figures: bool = True) -> str:
     pins = diff.cand.pins
     ledgers = pins.get("ledgers")
     more = {
+        "details": _details(diff),
         "figures": {name: _picture(plot) for name, plot in drawn.items()},
         "metrics": [metric for metric in METRICS if metric.name in diff.summary()],
         "effects": _effects(diff),
@@ -113,22 +113,16 @@ def page(diff: Diff, *, figures: bool = True) -> str:
     return _render("page.html.j2", _shared(diff) | more)
 
 
+def _details(diff: Diff) -> list[Any]:
+    """Gates, what the change is worth, and which numbers are exact: the tables of those results."""
+    found: list[Any] = [] if diff.outcome is None else list(diff.outcome.page().parts)
+    found += diff.worth.page().parts
+    return found + (list(diff.divergence.page().parts[:1]) if certainty.has_history(diff) else [])
+
+
 def write(diff: Diff, path: str | Path) -> Path:
     """Write `page(diff)` to `path`, making its folder; whole or not at all. Returns the path."""
-    path = Path(path)
-    content = page(diff)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        unfinished.chmod(0o644)  # mkstemp's 0600 is for secrets; a report is for others to read
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    return path
+    return written(page(diff), path)
 
 
 @cache
@@ -173,10 +167,20 @@ def _shared(diff: Diff) -> dict[str, Any]:
         "matrix": matrix(diff),
         "cell": _cell,
         "tenants": tenant_table(diff),
+        "sure": _sure(diff),
+        "written": number,
         "policies": policies.head(MAX_POLICIES).to_dicts(),
         "policies_left_out": max(0, policies.height - MAX_POLICIES),
         "policies_unlabelled": bool(policies["unlabelled_calls_stopped"].sum()),
     }
+
+
+def _sure(diff: Diff) -> dict[str, Any]:
+    """What the change is worth and how sure that is: sentences, and tables as `workbench.faces` has them."""
+    if not certainty.at_a_glance(diff):
+        return {"lines": [], "tables": []}
+    found = certainty.table(diff)
+    return {"lines": list(certainty.lines(diff)), "tables": [] if found is None else [found]}
 
 
 def _side(role: str, replay: Replayed) -> dict[str, str]:

@@ -18,35 +18,35 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, product
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from runtime.bundle import Bundle
 from runtime.trace import SCHEMA_VERSION
 from runtime.tuning import find, tuned
-from workbench.compare import compare
 from workbench.errors import BundleNotFound, ReplayFailure
-from workbench.history.sweeping import Told
+from workbench.history.sweeping import Tagged, Tally, Told
 from workbench.metrics import DECIDED, STATES, UNRESOLVED, counts
 from workbench.progress import progress
 from workbench.redeciding import chosen_engine
 from workbench.replay import RECORDED
-from workbench.sweep_scan import Options, sweep_scan
+from workbench.sweep_scan import Options, sweep_scan, tagger
 from workbench.versions import _bundle as bundle_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from workbench.history.sweeping import Tally
     from workbench.lake import Lake
     from workbench.redeciding import EngineName
     from workbench.replay import Replay
     from workbench.rows import Engine
+    from workbench.splitting import Split
 
     Given = str | PathLike[str] | Bundle
     Over = Mapping[str, Iterable[object]]
+    Money = Callable[[pl.DataFrame], pl.Series]
 
 _OF_A_BASE = frozenset({"decisions_changed", "decisions_undecided", "decisions_quarantined"})
 """Numbers of a comparison that need its base, or stand here under a state's name."""
@@ -62,7 +62,6 @@ COUNTS: Mapping[str, pl.Expr] = {
 }
 """What is counted of a replay, in the order of the columns: how many decisions it puts into each state, and the
 numbers of `workbench.metrics`, by effect and by whose call it is."""
-_READ = ("status", "verdict", "verdict_changed", "then", "effect")
 _FIXED = ("version", "name", "policy_version")
 
 
@@ -92,6 +91,10 @@ class Sweep:
     """Rows that Cedar decided, by reason, each once for every version; empty where it decided all."""
     seconds: Mapping[str, float]
     """Time by what it was spent on; empty where versions were replayed one after the other."""
+    tallies: Sequence[Tally] = field(repr=False)
+    """What is said of the decisions, one a version."""
+    money: Callable[[pl.DataFrame], pl.Series] = field(repr=False)
+    """Tells what decisions are about (Int64), of `tool` and `args`; 0 where that is not declared."""
     _kept: dict[int, Replay] = field(default_factory=dict)
 
     @property
@@ -146,6 +149,28 @@ class Sweep:
             "schema_version": SCHEMA_VERSION,
         }
 
+    @property
+    def tuned(self) -> list[str]:
+        """Columns of `frame` that say what was tuned."""
+        return [name for name in self.rows.columns if name not in COUNTS and name not in _FIXED]
+
+    @property
+    def identity(self) -> list[str]:
+        """Columns of `frame` that say which version it is."""
+        return [*_FIXED, *self.tuned]
+
+    def part(self, name: str | None = None, of: Literal["n", "money"] = "n") -> pl.DataFrame:
+        """Return the counts of a part of the history, one row a version, columns as in `frame`.
+
+        Args:
+            name: `search` or `confirm`, if the sweep was split; None: all of it.
+            of: count decisions, or add up the money they are about.
+        """
+        numbers = weighed(self.tallies, part=name, of=of)
+        return self.rows.with_columns(
+            pl.Series(each, [found[each] for found in numbers], pl.Int64) for each in COUNTS
+        )
+
     def _version(self, number: int) -> Version:
         if not 0 <= number < len(self.versions):
             raise BundleNotFound(
@@ -172,8 +197,11 @@ def sweep_lake(
     context: Given = RECORDED,
     limits: Given | None = None,
     sources: Mapping[str, Any] | None = None,
+    versions: Mapping[str, int | str] | None = None,
     at: datetime | None = None,
     engine: EngineName | Engine = "auto",
+    split: Split | None = None,
+    money: Money | None = None,
     on_rows: Callable[[int], object] | None = None,
 ) -> Sweep:
     """Replay the history under many versions of a policy. Nothing is executed.
@@ -183,11 +211,14 @@ def sweep_lake(
         policy: a bundle, its folder, or a version the lake holds; or a list of them.
         over: values by name of a tunable (`policy.name` where several policies use a name); every combination is a
             version, the last name changing fastest.
-        context: as `lake.replay` takes it, like the next three.
+        context: as `lake.replay` takes it, like the next four.
         limits: whose limits to decide with; None: as recorded.
         sources: locations of sources by name.
+        versions: versions of sources by name.
         at: compile facts as they were at this time.
         engine: see `workbench.redeciding.EngineName`.
+        split: counts parts of the history apart, too (`Sweep.part`); None: there is one.
+        money: tells what decisions are about, in the smallest unit, of `tool` and `args`; adds it up, too.
         on_rows: told how many decisions were decided, now and then; None: a progress bar, where somebody may look.
 
     Raises:
@@ -198,33 +229,46 @@ def sweep_lake(
     Cost: reading, and a replay of what was recorded; then, in columns, milliseconds a version and half a million
     decisions. Rows that columns do not decide, and all of a small lake's, cost a replay a version.
     """
-    versions = versions_of(lake, policy, over or {})
-    distinct = list({each.bundle.version: each.bundle for each in versions}.values())
-    options = Options(context=context, limits=limits, sources=sources, at=at, engine=engine)
+    tried = versions_of(lake, policy, over or {})
+    distinct = list({each.bundle.version: each.bundle for each in tried}.values())
+    options = Options(
+        context=context, limits=limits, sources=sources, versions=versions, at=at, engine=engine
+    )
     again = partial(options.replay, lake)
     decisions = _decisions(lake)
     chosen = chosen_engine(engine, decisions * len(distinct))
+    tags = tagger(lake, split, money or _nothing)
     with progress(len(distinct) * decisions, f"sweeping {len(distinct)} versions", on_rows) as advance:
         if chosen in ("auto", "columnar"):
             strict = chosen == "columnar"
-            scanned = sweep_scan(lake, distinct, options, strict=strict, advance=advance)
-            numbers, said = weighed(scanned.tallies), scanned[1:]
+            scanned = sweep_scan(lake, distinct, options, strict=strict, advance=advance, tags=tags)
+            tallies, said = scanned.tallies, scanned[1:]
         else:
-            numbers, said = _apart(distinct, again, advance)
-    by_version = {bundle.version: found for bundle, found in zip(distinct, numbers, strict=True)}
+            tallies, said = _apart(distinct, again, tags, advance)
+    by_version = dict(zip((bundle.version for bundle in distinct), tallies, strict=True))
+    each = [by_version[version.bundle.version] for version in tried]
     context, name, handed_over, seconds = said
-    return Sweep(lake, versions, context, name, _frame(versions, by_version), again, handed_over, seconds)
+    rows = _frame(tried, weighed(each))
+    return Sweep(lake, tried, context, name, rows, again, handed_over, seconds, each, money or _nothing)
 
 
 def _apart(
-    bundles: Sequence[Bundle], again: Callable[..., Replay], advance: Callable[[int], object]
-) -> tuple[list[dict[str, int]], tuple[str, str, Mapping[str, int], Mapping[str, float]]]:
-    """Replay one version after the other: the numbers of each, and what `Scanned` says besides."""
+    bundles: Sequence[Bundle],
+    again: Callable[..., Replay],
+    tags: Callable[[pl.DataFrame], Tagged],
+    advance: Callable[[int], object],
+) -> tuple[list[Tally], tuple[str, str, Mapping[str, int], Mapping[str, float]]]:
+    """Replay one version after the other: the tally of each, and what `Scanned` says besides."""
     first = again(bundles[0], on_rows=advance)
-    side = _sides(first)
     rest = (again(bundle, on_rows=advance) for bundle in bundles[1:])
-    numbers = [counted(replay.rows, side) for replay in chain([first], rest)]
-    return numbers, (first.context, first.engine, dict(first.handed_over), {})
+    tagged = tags(first.rows)  # equal pins give equal rows in equal order
+    tallies = [tallied(replay.rows, tagged) for replay in chain([first], rest)]
+    return tallies, (first.context, first.engine, dict(first.handed_over), {})
+
+
+def _nothing(rows: pl.DataFrame) -> pl.Series:
+    """No money is declared."""
+    return pl.repeat(0, rows.height, dtype=pl.Int64, eager=True)
 
 
 def versions_of(lake: Lake, policy: Given | Sequence[Given], over: Over) -> tuple[Version, ...]:
@@ -254,46 +298,56 @@ def _values(name: str, given: object) -> list[object]:
     return found
 
 
-def counted(rows: pl.DataFrame, side: pl.Series) -> dict[str, int]:
+def tallied(rows: pl.DataFrame, tagged: Tagged) -> Tally:
     """Count what a replay says.
 
     Args:
-        rows: one row a decision; of `workbench.replay.FRAME` the columns `status`, `verdict`, `verdict_changed`,
-            `then`, `effect`.
-        side: whose call each is, in the same order: `attack`, `honest` or `unlabelled`.
-
-    Returns:
-        The numbers, by the names of `COUNTS`.
+        rows: one row a decision; columns of `workbench.replay.FRAME`.
+        tagged: what is known of each besides, in the same order.
     """
-    read = rows.lazy().select(_READ).with_columns(side=side)
-    found: dict[str, int] = read.select(**COUNTS).collect().row(0, named=True)
+    keys = Told._fields
+    read = [name for name in keys if name not in Tagged._fields]
+    frame = rows.select(read).with_columns(each.alias(name) for name, each in tagged._asdict().items())
+    found = Tally()
+    for *said, n, money in (
+        frame.group_by(keys).agg(pl.len().cast(pl.Int64), pl.col("money").sum()).iter_rows()
+    ):
+        found.add(Told(*said), n, money)
     return found
 
 
-def weighed(tallies: Sequence[Tally]) -> list[dict[str, int]]:
-    """Count what tallies say, one result a tally: the numbers, by the names of `COUNTS`."""
-    kinds = list(dict.fromkeys(told for tally in tallies for told in tally))
+def weighed(
+    tallies: Sequence[Tally],
+    *,
+    part: str | None = None,
+    of: Literal["n", "money"] = "n",
+    counts: Mapping[str, pl.Expr] = COUNTS,
+) -> list[dict[str, int]]:
+    """Count what tallies say, one result a tally: the numbers, by the names of `counts`.
+
+    Args:
+        tallies: of versions.
+        part: of the history; None: all of it.
+        of: count decisions, or add up the money they are about.
+        counts: what to count, over the fields of `Told`.
+    """
+    kinds = list(dict.fromkeys(told for tally in tallies for told in tally.n if part in (None, told.part)))
     schema = dict.fromkeys(Told._fields, pl.String) | {"verdict_changed": pl.Boolean}
     rows = pl.DataFrame(kinds, schema=schema, orient="row").with_row_index("at")
-    each = rows.group_by("at", maintain_order=True).agg(**COUNTS).drop("at")
-    place = {told: at for at, told in enumerate(kinds)}
+    each = rows.group_by("at", maintain_order=True).agg(**counts).drop("at")
     found = []
     for tally in tallies:
-        weights = pl.Series([tally[told] for told in place], dtype=pl.Int64)
+        sums = tally.n if of == "n" else tally.money
+        weights = pl.Series([sums[told] for told in kinds], dtype=pl.Int64)
         found.append(each.select((pl.all().cast(pl.Int64) * weights).sum()).row(0, named=True))
     return found
-
-
-def _sides(replay: Replay) -> pl.Series:
-    """Whose call each decision is, as a comparison has it."""
-    return compare(replay, replay).frame.select("side").collect().to_series()
 
 
 def _decisions(lake: Lake) -> int:
     return int(lake.decisions.filter(pl.col("kind") != "shadow").select(pl.len()).collect().item())
 
 
-def _frame(versions: Sequence[Version], found: Mapping[str, Mapping[str, int]]) -> pl.DataFrame:
+def _frame(versions: Sequence[Version], numbers: Sequence[Mapping[str, int]]) -> pl.DataFrame:
     names = list(versions[0].values)
     columns = [
         pl.Series("version", [each.number for each in versions], pl.UInt32),
@@ -301,7 +355,6 @@ def _frame(versions: Sequence[Version], found: Mapping[str, Mapping[str, int]]) 
         pl.Series("policy_version", [each.bundle.version for each in versions], pl.String),
         *_tuned_columns(versions, names),
     ]
-    numbers = [found[each.bundle.version] for each in versions]
     columns += [pl.Series(name, [each[name] for each in numbers], pl.UInt32) for name in COUNTS]
     return pl.DataFrame(columns)
 

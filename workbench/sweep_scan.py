@@ -1,36 +1,27 @@
 """One scan of a lake for all versions of a sweep: what they decide with, and the chunks they decide.
 
-One rule: the axes are those `workbench.versions.replay_lake` makes of the same arguments, the policies aside.
+One rule: the axes are those of `workbench.asked`, as a single replay takes them, the policies aside.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, fields
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from runtime.spec import check_spec
-from workbench.compare import _JOINED as JOINED
-from workbench.compare import _labels_of as labels_of
+from workbench.asked import asked_of
+from workbench.diff_rows import JOINED, labels_of
 from workbench.executors import ahead
 from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.records import ADDRESSES, Records
 from workbench.history.results import ENGINE as COLUMNAR
-from workbench.history.sweeping import Sweeping
-from workbench.recompile import Recompiler
+from workbench.history.sweeping import Sweeping, Tagged
 from workbench.redeciding import _by_rows as by_rows
 from workbench.redeciding import _columnar as columnar
 from workbench.redeciding import _Plan as Plan
-from workbench.replay import RECORDED
 from workbench.rows import RowEngine
-from workbench.versions import _bundle as bundle_of
-from workbench.versions import _context_label as label_of
-from workbench.versions import _spec as spec_of
-from workbench.where import check_sources, recorded_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +34,7 @@ if TYPE_CHECKING:
     from workbench.redeciding import EngineName
     from workbench.replay import Replay
     from workbench.rows import Engine
+    from workbench.splitting import Split
 
     Given = str | PathLike[str] | Bundle
 
@@ -69,6 +61,7 @@ class Options:
     limits: Given | None
     sources: Mapping[str, Any] | None
     at: datetime | None
+    versions: Mapping[str, int | str] | None
     engine: EngineName | Engine
 
     def replay(self, lake: Lake, bundle: Bundle, *, on_rows: Callable[[int], object] | None = None) -> Replay:
@@ -84,27 +77,25 @@ class Options:
         Raises:
             BundleError, BundleNotFound, ReplayFailure: as `workbench.versions.replay_lake`.
         """
-        spec = None if self.context == RECORDED else spec_of(lake, self.context)
-        sources, limits = self.sources or {}, self.limits
-        limits_of = None if limits is None else bundle_of(lake, limits)
-        if spec is not None:
-            for bundle in bundles:
-                check_spec(spec, bundle.schema)
-        if spec is not None or sources:
-            check_sources(lake, spec, sources)
-        base = None if "://" in lake.uri else Path(lake.uri)
-        known = partial(recorded_places, lake)
-        again = spec is not None or self.at is not None
-        recompiler = Recompiler(spec, sources, base, known, at=self.at) if again else None
-        verify = Recompiler(None, sources, base, known) if again else None
+        asked = asked_of(
+            lake,
+            context=self.context,
+            limits=self.limits,
+            sources=self.sources,
+            versions=self.versions,
+            at=self.at,
+        )
+        for bundle in bundles:
+            asked.of(bundle)
+        recompiler = asked.recompiler(lake)
+        verify = asked.verifier(lake) if asked.again else None
 
         def axes(bundle: Bundle | None) -> Plan:
             if bundle is None:
                 return Plan(lake, engine, None, None, None, verify)
-            return Plan(lake, engine, bundle, limits_of, recompiler, verify)
+            return Plan(lake, engine, bundle, asked.limits, recompiler, verify)
 
-        label = label_of(spec, self.context, self.at)
-        return axes, label + (f", limits of {limits_of.name}" if limits_of else "")
+        return axes, asked.context
 
 
 def sweep_scan(
@@ -114,6 +105,7 @@ def sweep_scan(
     *,
     strict: bool,
     advance: Callable[[int], object],
+    tags: Callable[[pl.DataFrame], Tagged],
 ) -> Scanned:
     """Decide all versions in columns, over one scan.
 
@@ -123,6 +115,7 @@ def sweep_scan(
         options: of every version.
         strict: columns are demanded.
         advance: told how many decisions of how many versions a chunk had, multiplied.
+        tags: tells what is known of rows besides; see `tagger`.
 
     Raises:
         UnsupportedPolicy: `strict`, and a row cannot be decided in columns; names the reason.
@@ -131,7 +124,7 @@ def sweep_scan(
     axes, context = options.axes(lake, bundles, engine)
     itself = axes(None)
     run = columnar(itself, strict=strict)
-    found = Sweeping(bundles, run, axes, lambda bundle, rows: by_rows(axes(bundle), rows), _sider(lake))
+    found = Sweeping(bundles, run, axes, lambda bundle, rows: by_rows(axes(bundle), rows), tags)
     inputs = (INPUTS,) if needs_inputs(lake, [axes(bundle).limits_of for bundle in bundles[:1]]) else ()
     chunks = ahead(Records(lake).chunks(inputs if itself.verify is None else (*ADDRESSES, *inputs)))
     with closing(chunks):
@@ -145,14 +138,18 @@ def sweep_scan(
             advance(records.height * len(bundles))
 
 
-def _sider(lake: Lake) -> Callable[[pl.DataFrame], pl.Series]:
-    """Tells whose call each row of a replay is."""
+def tagger(
+    lake: Lake, split: Split | None, money: Callable[[pl.DataFrame], pl.Series]
+) -> Callable[[pl.DataFrame], Tagged]:
+    """Tells whose call each row of a replay is, which part of the history it is in, and what it is about."""
     labels = lake.labels.collect().lazy()
 
-    def sides(rows: pl.DataFrame) -> pl.Series:
+    def tags(rows: pl.DataFrame) -> Tagged:
         found = labels_of(
             rows.lazy(), labels
         ).collect()  # all of it: a projection over the joins loses their order
-        return found.select(side=JOINED["side"].cast(pl.String))["side"]
+        side = found.select(side=JOINED["side"].cast(pl.String))["side"]
+        part = pl.Series([""]).new_from_index(0, rows.height) if split is None else split.part(rows, labels)
+        return Tagged(side, part, money(rows))
 
-    return sides
+    return tags

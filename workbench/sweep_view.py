@@ -12,7 +12,7 @@ from workbench.replay import left_out
 from workbench.report import _render as render
 from workbench.sweep import COUNTS
 from workbench.texts import count, shorten, visible
-from workbench.words import _aligned as aligned
+from workbench.words import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -55,3 +55,19 @@ def share(part: float, whole: float) -> str:
     if percent < 0.1:  # noqa: PLR2004 - the last digit shown
         return "< 0.1 %"
     return f"{percent:.1f} %" if percent <= 99.9 else "> 99.9 %"  # noqa: PLR2004
+
+
+def number(value: float | bool | None) -> str:  # noqa: FBT001 - a cell of a table
+    """Write a number as tables have it: thousands apart, four significant digits, `–` where there is none.
+
+    Example:
+        >>> number(1234), number(0.12344), number(None), number(True), number(1234567.8)
+        ('1,234', '0.1234', '–', 'yes', '1,234,568')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"  # noqa: PLR2004 - four digits

@@ -20,7 +20,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from runtime.ruling import Flags, Ruling, rule
-from workbench.atoms import Atom, Node, Path, atoms_of
+from workbench.atoms import Atom, Node, Path, atoms_of, leaves_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from runtime.ruling import Answer
 
 MAX_MISSING = 8
-"""Names tried in every combination of present and absent; above that the row is undecided without a try."""
+"""Names that policies in scope read, tried in every combination of present and absent; above that the row is
+undecided without a try."""
 
 PARENTS = "parents"
 """Last part of a missing name that stands for the ancestors of the principal or the resource."""
@@ -72,12 +73,10 @@ def possible(told: Answer, bundle: Bundle, missing: Sequence[str], lifted: froze
             `principal.parents` or `resource.parents`; or `limits.…`, a counter, some value of which may block.
         lifted: policies taken out by grants.
 
-    Cost: 2 ** len(missing) folds of the trees of the policies in scope.
+    Cost: a fold of the trees of the policies in scope for each combination of the names that those read.
     """
     counted = [name for name in missing if name.startswith(LIMITS)]
     missing = [name for name in missing if not name.startswith(LIMITS)]
-    if len(missing) > MAX_MISSING:
-        return Possible(ANY, patches=True)
     atoms = atoms_of(bundle)
     if told.decision == "NoDecision":
         return Possible(frozenset({Ruling("block", "cedar_no_decision")}), patches=False)
@@ -86,6 +85,10 @@ def possible(told: Answer, bundle: Bundle, missing: Sequence[str], lifted: froze
     touched = _touched(bundle, tuple(names))
     # A policy whose scope is false for sure is out in every world; of fifty, a handful is left.
     reached = {ident: tree for ident, tree in atoms.trees.items() if _in_scope(tree, sure, touched)}
+    names = _concerning(names, reached, touched, bundle)
+    if len(names) > MAX_MISSING:
+        return Possible(ANY, patches=True)
+    touched = _touched(bundle, tuple(names))
     found: set[Ruling] = {Ruling("block", "budget_spent")} if counted else set()
     modifies: set[tuple[_Set, ...]] = set()
     for here in product((False, True), repeat=len(names)):
@@ -95,6 +98,18 @@ def possible(told: Answer, bundle: Bundle, missing: Sequence[str], lifted: froze
         modifies.add(tuple(outcomes[i] for i in outcomes if bundle.policies[i].verdict == "modify"))
     steady = len(modifies) == 1 and all(len(each) == 1 for each in next(iter(modifies)))
     return Possible(frozenset(found), patches=not steady or _patches_read(reached, bundle, names))
+
+
+def _concerning(
+    names: Sequence[Path],
+    trees: Mapping[str, Node | Atom],
+    touched: Mapping[str, tuple[Path, ...]],
+    bundle: Bundle,
+) -> list[Path]:
+    """The missing names that policies in scope may read, or their patches refer to; the others change nothing."""
+    read = {name for tree in trees.values() for atom in leaves_of(tree) for name in touched.get(atom.id, ())}
+    refs = [ref for ident in trees for ref in _refs(bundle.policies[ident].patch)]
+    return [name for name in names if name in read or any(_overlap(ref, name) for ref in refs)]
 
 
 def _patches_read(policies: Iterable[str], bundle: Bundle, names: Sequence[Path]) -> bool:
@@ -140,7 +155,7 @@ _touched_cache: dict[tuple[str, tuple[Path, ...]], Mapping[str, tuple[Path, ...]
 def _touched(bundle: Bundle, names: tuple[Path, ...]) -> Mapping[str, tuple[Path, ...]]:
     key = (bundle.policy_hash, names)
     if key not in _touched_cache:
-        found = {atom.id: tuple(n for n in names if _touches(atom, n)) for atom in atoms_of(bundle).every}
+        found = {atom.id: tuple(n for n in names if touches(atom, n)) for atom in atoms_of(bundle).every}
         _touched_cache[key] = {ident: touching for ident, touching in found.items() if touching}
     return _touched_cache[key]
 
@@ -212,7 +227,8 @@ def _presence(asked: Path, name: Path, *, present: bool) -> _Set:
     return frozenset({T}) if asked == name else frozenset({T, F})
 
 
-def _touches(atom: Atom, name: Path) -> bool:
+def touches(atom: Atom, name: Path) -> bool:
+    """Whether an atom's value may hang on a missing name."""
     if name[-1] == PARENTS and name[0] in atom.hierarchy:
         return True
     if any(path[: len(name)] == name for path in atom.asks):
@@ -231,4 +247,4 @@ def _elsewhere(path: Path, name: Path) -> bool:
     return name[0] != "context" and name[-1] in path[1:]
 
 
-__all__ = ["ANY", "Possible", "possible"]
+__all__ = ["ANY", "Possible", "possible", "touches"]

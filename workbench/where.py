@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from runtime.context import CompiledContext
+from runtime.sources import Source
 from workbench.errors import ReplayFailure
 from workbench.texts import count
+from workbench.tracking import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,6 +54,74 @@ def check_sources(lake: Lake, spec: ContextSpec | None, given: Mapping[str, Any]
             f"nobody says where {count(len(unsaid), 'source')} of facts may be found: {names}; give `sources="
             f"{{{unsaid[0]!r}: 'path/to/table'}}` (`--source {unsaid[0]}=PATH`, or a folder of tables by name)"
         )
+
+
+def check_versions(
+    lake: Lake, spec: ContextSpec | None, given: Mapping[str, Any], versions: Mapping[str, str]
+) -> None:
+    """Refuse versions that cannot be read: of a source nobody asks, of one without versions, or not written yet.
+
+    Args:
+        lake: whose record says what was declared, and where it was.
+        spec: what contexts are compiled again by; None: each row's own spec.
+        given: locations by name.
+        versions: by name of the source. A version that is gone is a row's own matter (`source_vacuumed`).
+
+    Raises:
+        ReplayFailure: one of these; names the sources or the versions there are.
+    """
+    declared = _declared(lake) if spec is None else dict(spec.sources)
+    for name, version in versions.items():
+        if name not in declared:
+            close = get_close_matches(name, declared, n=1)
+            known = ", ".join(f"`{each}`" for each in sorted(declared)) or "none"
+            raise ReplayFailure(
+                f"`versions` names a source `{name}` that no fact is asked of; "
+                + (f"did you mean `{close[0]}`?" if close else f"the sources are {known}")
+            )
+        _require_versions(declared[name], given.get(name))
+        if declared[name].kind == "delta":
+            _require_version(declared[name], version, _all_places(lake, declared[name], given))
+
+
+def _require_versions(source: SourceSpec, given: object) -> None:
+    if source.kind == "sql" and source.version_query is None and not isinstance(given, Source):
+        raise ReplayFailure(
+            f"source `{source.name}` is a SQL table without `version_query`: it has no versions to be read at; "
+            "leave it out of `versions`"
+        )
+
+
+def _require_version(source: SourceSpec, version: str, places: Iterable[str]) -> None:
+    if not version.isdecimal():
+        raise ReplayFailure(
+            f"source `{source.name}`: a version of a Delta table is a whole number, got {version!r:.80}"
+        )
+    for place in places:
+        last = _last_version(place)
+        if last is not None and int(version) > last:
+            raise ReplayFailure(
+                f"source `{source.name}`: the table at {shown(place)!r} has versions up to {last}, not {version}"
+            )
+
+
+def _last_version(place: str) -> int | None:
+    """The newest version of a table; None: it cannot be opened from here, which its rows will say."""
+    try:
+        return int(DeltaTable(place).version())
+    except (DeltaError, OSError, ValueError):
+        return None
+
+
+def _all_places(lake: Lake, source: SourceSpec, given: Mapping[str, Any]) -> list[str]:
+    """Where a table is: as given, as its spec says, else wherever the record says it was."""
+    base = None if "://" in lake.uri else Path(lake.uri)
+    if source.name in given:
+        place = given[source.name]
+        return [str(place)] if isinstance(place, str | Path) else []
+    if source.uri is not None:
+        return [from_base(source.uri, base)]
+    return [from_base(place, base) for place in sorted(recorded_places(lake).get(source.name, ()))]
 
 
 def _declared(lake: Lake) -> dict[str, SourceSpec]:

@@ -25,7 +25,15 @@ Numbers = dict[str, int | float]
 def headline(diff: Diff) -> list[str]:
     """Return the result in sentences: outcomes first, then extent, then what could not be replayed and why."""
     numbers = diff.summary()
-    lines = [_outcome(numbers), *_asides(numbers), _extent(numbers), _coverage(diff, numbers)]
+    from workbench.certainty import outcome_lines  # noqa: PLC0415 - it imports the faces, which write with us
+
+    lines = [
+        *outcome_lines(diff),
+        _outcome(numbers),
+        *_asides(numbers),
+        _extent(numbers),
+        _coverage(diff, numbers),
+    ]
     beyond = left_out(getattr(diff.cand.lake, "held_back", {}))
     return [*lines, f"{beyond[0].upper()}{beyond[1:]}."] if beyond else lines
 
@@ -72,7 +80,7 @@ def _extent(n: Numbers) -> str:
 def _coverage(diff: Diff, n: Numbers) -> str:
     """How many decisions were replayed; for each status that is not, how many and why."""
     part, whole = n["decisions_replayed"], n["decisions"]
-    done = f"{part:,} of {count(whole, 'decision')} replayed ({share(part, whole)})."
+    done = f"{share(part, whole)} of {count(whole, 'decision')} replayable."
     if part == whole:
         return done
     causes = diff.causes.collect().to_dicts()
@@ -203,7 +211,21 @@ def text(diff: Diff) -> str:
     found = matrix(diff)
     rows: list[list[str | int]] = [[start, *cells, total] for start, cells, total in found.rows]
     grid: list[list[str | int]] = [["", *STATES, "all"], *rows, ["all", *found.all, found.total]]
-    return "\n".join([title, *headline(diff), "", *_aligned(grid), "", *_aligned(_tenant_lines(diff))])
+    sections = [aligned(grid), aligned(_tenant_lines(diff)), _certain(diff)]
+    said = [line for section in sections if section for line in ("", *section)]
+    return "\n".join([title, *headline(diff), *said])
+
+
+def _certain(diff: Diff) -> list[str]:
+    """What the change is worth and how sure that is."""
+    from workbench import certainty, faces  # noqa: PLC0415 - they write with what is here
+
+    if not certainty.at_a_glance(diff):
+        return [
+            "`diff.worth`, `diff.estimates` and `diff.divergence` say what it is worth, and how sure that is."
+        ]
+    table = certainty.table(diff)
+    return [*certainty.lines(diff), *(faces.grid(table) if table is not None else [])]
 
 
 def _tenant_lines(diff: Diff) -> list[list[str | int | float]]:
@@ -217,8 +239,8 @@ def _tenant_lines(diff: Diff) -> list[list[str | int | float]]:
     return [["", *heads], *lines]
 
 
-def _aligned(rows: Sequence[Sequence[str | int | float]]) -> list[str]:
-    """Align cells: the first column left, the others right; heads break at spaces."""
+def aligned(rows: Sequence[Sequence[str | int | float]]) -> list[str]:
+    """Return rows as lines: cells aligned: the first column left, the others right; heads break at spaces."""
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     heads = [head.rpartition(" ") for head in cells[0]]
     if any(first for first, _, _ in heads):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from runtime.errors import SourceError
+from runtime.errors import SourceColumnUnknown, SourceError, SourceNotYet, SourceVersionLost
 from runtime.sources import DeltaSource
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_delta_knows_which_version_was_current(table: Path) -> None:
     assert [source.version_at(moment) for moment in at] == ["0", "1", "2"]
     assert [source.version_at(moment - 1) for moment in at[1:]] == ["0", "1"]
     assert source.version_at(at[2] + 10**15) == "2"
-    with pytest.raises(SourceError, match="has no version that old"):
+    with pytest.raises(SourceNotYet, match="has no version that old"):
         source.version_at(at[0] - 1)
 
 
@@ -233,7 +233,7 @@ def test_delta_reads_partitions_and_maps(tmp_path: Path) -> None:
 
 def test_delta_failures_name_the_table_and_the_way_out(table: Path, tmp_path: Path) -> None:
     source = DeltaSource(table)
-    with pytest.raises(SourceError, match="has no column `nmae`, did you mean `name`"):
+    with pytest.raises(SourceColumnUnknown, match="has no column `nmae`, did you mean `name`"):
         source.lookup({}, ["nmae"])
     with pytest.raises(SourceError, match="has no column `zz`; it has iban, name, tenant"):
         source.lookup({"zz": 1}, ["name"])
@@ -261,8 +261,28 @@ def test_delta_says_when_an_old_version_is_gone(table: Path) -> None:
     DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
     source = DeltaSource(table)
     assert names(source, {"iban": "A"}) == ["Eve"]
-    with pytest.raises(SourceError, match="could not answer"):
+    with pytest.raises(SourceVersionLost, match="version 0 was vacuumed, or its log cleaned up"):
         source.lookup({}, ["name"], version="0")
+    assert source.column_types("0") == {"tenant": "string", "iban": "string", "name": "string"}
+    assert [row["name"] for row in source.lookup({"iban": "A"}, ["name"], version="2").rows] == ["Eve"]
+
+
+def test_delta_that_is_gone_altogether_is_not_called_vacuumed(table: Path) -> None:
+    source = DeltaSource(table)
+    shutil.rmtree(table)
+    with pytest.raises(SourceError, match="could not answer: TableNotFoundError") as caught:
+        source.lookup({}, ["name"], version="0")
+    assert not isinstance(caught.value, SourceVersionLost)
+
+
+def test_partitions_with_escaped_names_are_not_taken_for_vacuumed(tmp_path: Path) -> None:
+    """A failure for another reason, here too many rows, says its own."""
+    path = tmp_path / "t é%"
+    write_deltalake(path, pa.table({"k": ["a b", "c%é"], "v": [1, 2]}), partition_by=["k"])
+    source = DeltaSource(path)
+    assert source._is_lost(0) is False
+    next(path.glob("k=*/*.parquet")).unlink()
+    assert source._is_lost(0) is True
 
 
 def test_delta_whose_old_log_was_cleaned_up(table: Path) -> None:
@@ -273,8 +293,10 @@ def test_delta_whose_old_log_was_cleaned_up(table: Path) -> None:
     source = DeltaSource(table)
     assert names(source, {"iban": "A"}) == ["Eve"]
     assert source.version_at(at) == "2"
-    with pytest.raises(SourceError, match="was cleaned up"):
+    with pytest.raises(SourceVersionLost, match="was cleaned up"):
         source.version_at(at - 1)
+    with pytest.raises(SourceVersionLost, match="or its log cleaned up"):
+        source.lookup({}, ["name"], version="1")
     (table / "_delta_log" / f"{2:020d}.json").unlink()
     assert DeltaSource(table).lookup({}, ["name"]).as_of is None
 

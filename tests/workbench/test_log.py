@@ -112,18 +112,21 @@ class PlacedLake:
 
     labels: pl.LazyFrame
     uri: str
-    decisions: pl.LazyFrame = dataclasses.field(
-        default_factory=lambda: pl.LazyFrame({"bundle_version": ["b" * 64, "a" * 64, "b" * 64]})
-    )
+    decisions: pl.LazyFrame
+
+
+TWO_BUNDLES = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("b" * 64)).otherwise(pl.lit("a" * 64))
 
 
 def placed(diff: Diff, uri: str | Path, **pins: object) -> Diff:
     """Return `diff` over a lake at `uri`, with other pins."""
 
     def moved(replay: Any, **own: object) -> Any:
-        return dataclasses.replace(
-            replay, lake=PlacedLake(replay.lake.labels, str(uri)), pins=PINS | pins | own
+        decisions = replay.frame.select(
+            "decision_id", "enforced_args", verdict="recorded_verdict", bundle_version=TWO_BUNDLES
         )
+        lake = PlacedLake(replay.lake.labels, str(uri), decisions)
+        return dataclasses.replace(replay, lake=lake, pins=PINS | pins | own)
 
     return compare(moved(diff.base), moved(diff.cand, seed=7))
 
@@ -222,7 +225,9 @@ def test_pins_that_differ_are_named_by_side(diff: Diff, tmp_path: Path) -> None:
 
 
 def test_metrics_are_the_numbers(stored: Any, here: Diff, scores: Scores) -> None:
-    expected = here.summary() | {f"score.{name}": value for name, value in scores.summary().items()}
+    expected = (
+        here.summary() | here.metrics() | {f"score.{name}": value for name, value in scores.summary().items()}
+    )
     assert stored.data.metrics == pytest.approx(expected)
     assert stored.data.metrics["attack_calls_stopped"] == 2
     assert stored.data.metrics["honest_calls_disturbed"] == 1
@@ -242,6 +247,7 @@ def test_the_run_is_finished_and_tagged(stored: Any, home: Path) -> None:
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "as recorded → candidate")
     tags = {name: value for name, value in stored.data.tags.items() if name.startswith("redecide.")}
     assert tags == {
+        "redecide.coverage": "100 % of 7 decisions replayable",
         "redecide.kind": "comparison",
         "redecide.lake": str(home / "lake"),
         "redecide.baseline": "as recorded recorded",
@@ -622,7 +628,7 @@ def test_a_real_server_holds_the_whole_run(
         stored = client.get_run(logged.run_id)
         assert stored.info.status == "FINISHED"
         assert stored.data.metrics == pytest.approx(
-            here.summary() | {f"score.{n}": v for n, v in scores.summary().items()}
+            here.summary() | here.metrics() | {f"score.{n}": v for n, v in scores.summary().items()}
         )
         assert stored.data.params["candidate.policy"] == "candidate"
         assert stored.inputs.dataset_inputs[0].dataset.source_type == "delta_table"

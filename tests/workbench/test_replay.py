@@ -241,7 +241,7 @@ def test_a_vacuumed_source_quarantines_context_replay_only(lake: Lake, tmp_path:
     strict = write_bundle(tmp_path / "strict", STRICT, context=FACTS)
     assert lake.replay(policy=strict).counts()["decisions_decided"] == 9
     causes = lake.replay(policy=strict, context=strict).frame.collect()["cause"].to_list()
-    assert causes[:6] == ["source_unreadable"] * 5 + [None]
+    assert causes[:6] == ["source_vacuumed"] * 5 + [None]
 
 
 def _tamper(lake: Lake, table: str, changes: dict[str, str], where: str) -> Lake:
@@ -307,7 +307,7 @@ def test_the_headline_says_what_is_beyond_the_pin(lake: Lake, tmp_path: Path) ->
     beyond = "1 position of the log is beyond the pin, and not counted"
     assert (
         replay.headline
-        == f"100.0 % of 9 decisions replayed as recorded; 0 undecided, 0 quarantined; {beyond}"
+        == f"100 % of 9 decisions replayable as recorded; 0 undecided, 0 quarantined; {beyond}"
     )
     assert compare(replay, replay).headline.endswith(f"\n{beyond}.")
     assert "beyond" not in lake.replay().headline

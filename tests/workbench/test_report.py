@@ -77,7 +77,7 @@ Stops 2 of 2 unlabelled calls that ran (100 %).
 Lets run, or asks about, what did not run: 1 attack call, 1 honest call.
 Would stop 1 call that may have run: the record is in doubt.
 10 of 19 decisions change, in 7 of 9 sessions.
-17 of 19 decisions replayed (89.5 %). 2 could not be: 1 undecided (missing payee: 1), 1 quarantined (context hash: 1).
+89.5 % of 19 decisions replayable. 2 could not be: 1 undecided (missing payee: 1), 1 quarantined (context hash: 1).
 """
 
 
@@ -104,7 +104,7 @@ def test_headline_when_nothing_is_left_over(made: Callable[..., Any], history: S
     diff = compare(made(history[:2], recorded=True), made(history[:2]))
     assert diff.headline.splitlines()[-2:] == [
         "1 of 2 decisions changes, in 1 of 1 session.",
-        "2 of 2 decisions replayed (100 %).",
+        "100 % of 2 decisions replayable.",
     ]
 
 
@@ -114,7 +114,8 @@ def test_plain_text_is_aligned_and_complete(diff: Diff) -> None:
     grid = lines[lines.index("") + 1 :]
     assert grid[0].split() == ["allow", "modify", "approve", "block", "undecided", "quarantined", "all"]
     assert grid[6].split() == ["all", "7", "3", "3", "4", "1", "1", "19"]
-    assert grid[-1].split() == [
+    tenants = grid[grid.index("") + 1 :]
+    assert tenants[tenants.index("") - 1].split() == [
         "all",
         *["6", "4", "2", "0", "7", "1", "2", "2", "2", "0", "7", "1", "2", "1", "2"],
     ]

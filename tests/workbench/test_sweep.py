@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,17 @@ from runtime.errors import ApprovalRequired, Blocked, PolicyError
 from runtime.tuning import tuned
 from workbench.compare import compare
 from workbench.effects import ALL_EFFECTS
-from workbench.errors import BundleNotFound, ReplayFailure
-from workbench.history.sweeping import Told
+from workbench.errors import BundleNotFound, ColumnUnknown, ReplayFailure, WorkbenchError
+from workbench.history.sweeping import Tagged, Tally, Told
 from workbench.lake import open_lake
 from workbench.metrics import SIDES, STATES, UNRESOLVED
 from workbench.replay import FRAME
-from workbench.sweep import COUNTS, _sides, counted, versions_of, weighed
+from workbench.splitting import Split
+from workbench.sweep import COUNTS, tallied, versions_of, weighed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from workbench.lake import Lake
 
 SCHEMA = """
@@ -225,16 +227,72 @@ def test_columns_and_rows_count_the_same(
     assert {"reading", "self-replay", "typing", "deciding"} <= set(columns.seconds)
 
 
+def counted(rows: pl.DataFrame, side: pl.Series) -> dict[str, int]:
+    """What `COUNTS` are of a replay, counted row by row."""
+    found: dict[str, int] = rows.with_columns(side.alias("side")).select(**COUNTS).row(0, named=True)
+    return found
+
+
+def tagged(rows: pl.DataFrame, part: Sequence[str] = ()) -> Tagged:
+    side = pl.Series(["attack", "honest", "unlabelled", "honest", "attack", "attack", "honest"])
+    money = pl.int_range(rows.height, eager=True)
+    return Tagged(side, pl.Series(part or [""] * rows.height), money)
+
+
 def test_tallies_are_weighed_as_rows_are_counted(lake: Lake, next_: Path) -> None:
-    replay = lake.replay(next_)
-    side = _sides(replay)
-    told = replay.rows.with_columns(side.cast(pl.String).alias("side")).select(Told._fields)
-    tally = Counter(Told(*row) for row in told.iter_rows())
-    twice = Counter({each: 2 * n for each, n in tally.items()})
-    once, doubled, nothing = weighed([tally, twice, Counter()])
-    assert once == counted(replay.rows, side)
+    rows = lake.replay(next_).rows
+    tags = tagged(rows)
+    tally = tallied(rows, tags)
+    twice = Tally()
+    for told, n in tally.n.items():
+        twice.add(told, 2 * n, 0)
+    once, doubled, nothing = weighed([tally, twice, Tally()])
+    assert once == counted(rows, tags.side)
     assert doubled == {name: 2 * n for name, n in once.items()}
     assert set(nothing.values()) == {0}
+    assert all(isinstance(told, Told) for told in tally.n)
+
+
+def test_money_is_added_up_where_rows_are_counted(lake: Lake, next_: Path) -> None:
+    rows = lake.replay(next_).rows
+    tags = tagged(rows)
+    (found,) = weighed([tallied(rows, tags)], of="money")
+    for place, row in enumerate(rows.iter_slices(1)):
+        alone = counted(row, tags.side[place : place + 1])
+        found = {name: number - alone[name] * tags.money[place] for name, number in found.items()}
+    assert set(found.values()) == {0}
+
+
+def test_parts_are_counted_apart_and_add_up(lake: Lake, next_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whole sessions, the same over one scan and over a replay each; a seed draws others."""
+    over = {"big.limit": [0, 300, 900]}
+    split = Split(cluster=("decision_id",))
+    rows = lake.sweep(next_, over=over, split=split, engine="rows")
+    monkeypatch.setattr(workbench.redeciding, "COLUMNS_PAY", 0)
+    columns = lake.sweep(next_, over=over, split=split)
+    for part in ("search", "confirm", None):
+        assert columns.part(part).equals(rows.part(part))
+    search, confirm, whole = (rows.part(part).select(*COUNTS) for part in ("search", "confirm", None))
+    assert (search + confirm).equals(whole)
+    assert 0 < search["decisions"][0] < whole["decisions"][0]
+    drawn = {
+        tuple(Split(cluster=("decision_id",), seed=n).part(lake.replay().rows, lake.labels)) for n in range(9)
+    }
+    assert len(drawn) > 1
+
+
+def test_a_cluster_is_in_one_part(lake: Lake) -> None:
+    rows = pl.DataFrame({"tenant": ["a", "a", "b"] * 40, "session_id": [str(n // 3) for n in range(120)]})
+    for cluster in (("tenant", "session_id"), ("session_id",), ("tenant",)):
+        part = Split(cluster=cluster).part(rows, lake.labels)
+        assert (
+            rows.with_columns(part=part).group_by(cluster).agg(pl.col("part").n_unique())["part"].max() == 1
+        )
+    assert 30 < (Split(cluster=("session_id",), share=0.5).part(rows, lake.labels) == "search").sum() < 90
+    with pytest.raises(ColumnUnknown, match="a decision, with its session's labels, has no column `custmer`"):
+        Split(cluster=("custmer",)).part(rows, lake.labels)
+    with pytest.raises(WorkbenchError, match="between 0 and 1"):
+        Split(share=1.0)
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

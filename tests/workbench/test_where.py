@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -125,3 +127,67 @@ def test_a_source_that_is_gone_is_named(lake: Lake, strict: Path, tmp_path: Path
     rows = lake.replay(policy=strict, context=strict).frame.collect()
     assert rows["cause"].to_list() == [None, "source_unreadable"]
     assert rows["missing"].to_list() == [[], ["payees"]]
+
+
+def retrusted(root: Path) -> None:
+    """Version 1 of the payees: trusted now."""
+    rows = pa.table({"tenant": ["acme"], "iban": ["A"], "trusted": [True]})
+    write_deltalake(str(root / "facts" / "payees"), rows, mode="overwrite")
+
+
+def test_facts_at_another_version_of_a_source(lake: Lake, strict: Path, tmp_path: Path) -> None:
+    """Under the recorded spec, and under another; a time holds for the sources that no version names."""
+    retrusted(tmp_path)
+    effects = {
+        version: lake.replay(strict, versions={"payees": version}).frame.collect()["effect"].to_list()
+        for version in (0, 1, "1")
+    }
+    assert effects == {0: ["same", "prevented"], 1: ["same"] * 2, "1": ["same"] * 2}
+    now = datetime.now(UTC)
+    several: list[dict[str, Any]] = [{"context": strict}, {"at": now}, {"at": now, "context": strict}]
+    for axes in several:
+        replay = lake.replay(strict, versions={"payees": 0}, **axes)
+        assert replay.frame.collect()["effect"].to_list() == ["same", "prevented"]
+    assert lake.replay(strict, at=now).frame.collect()["effect"].to_list() == ["same", "same"]
+    replay = lake.replay(strict, versions={"payees": 0}, at=now)
+    assert replay.context == f"recorded spec, payees at version 0, other sources at {now.isoformat()}"
+    assert (replay.pins["versions"], replay.pins["at"]) == ({"payees": "0"}, now.isoformat())
+    own = lake.replay()
+    assert not {"versions", "at", "sources", "spec", "limits"} & own.pins.keys()
+
+
+def test_versions_of_a_sweep(lake: Lake, strict: Path, tmp_path: Path) -> None:
+    retrusted(tmp_path)
+    for engine in ("auto", "rows"):
+        found = [
+            lake.sweep(strict, versions={"payees": version}, engine=engine).frame.collect()["block"].to_list()
+            for version in (0, 1)
+        ]
+        assert found == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("versions", "told"),
+    [
+        ({"payee": 0}, r"a source `payee` that no fact is asked of; did you mean `payees`\?"),
+        ({"hotels": 0}, "the sources are `customers`, `payees`"),
+        ({"payees": 7}, r"facts/payees' has versions up to 0, not 7"),
+        ({"payees": "last"}, "is a whole number, got 'last'"),
+        ({"payees": -1}, "a version is a whole number or a text"),
+        ({"payees": True}, "a version is a whole number or a text"),
+        (12, "`versions` maps sources to versions"),
+    ],
+)
+def test_versions_that_cannot_be_read(lake: Lake, strict: Path, versions: Any, told: str) -> None:
+    for context in ("recorded", strict):
+        with pytest.raises(ReplayFailure, match=told):
+            lake.replay(strict, versions=versions, context=context)
+
+
+def test_a_sql_table_has_no_versions(lake: Lake, tmp_path: Path) -> None:
+    spec = FACTS.replace(
+        '[sources.payees]\nkind = "delta"', '[sources.payees]\nkind = "sql"\ntable = "payees"'
+    )
+    other = bundle(tmp_path / "other", STRICT, spec)
+    with pytest.raises(ReplayFailure, match="SQL table without `version_query`: it has no versions"):
+        lake.replay(other, context=other, versions={"payees": 1}, sources={"payees": "sqlite://"})

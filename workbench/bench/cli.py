@@ -17,7 +17,14 @@ import typer
 
 from workbench.bench.config import bench_config
 from workbench.bench.measure import in_child, machine
-from workbench.bench.told import kernel_lines, lake_lines, machine_lines, sweep_lines
+from workbench.bench.told import (
+    closed_lines,
+    kernel_lines,
+    lake_lines,
+    machine_lines,
+    statistics_lines,
+    sweep_lines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -123,6 +130,26 @@ def sweep(
         tasks = [{"uri": uri, "versions": versions, "engine": engine.value} for uri in uris]
         runs = _runs("sweep", tasks)
     _print("sweep", runs, sweep_lines, as_json=as_json)
+
+
+@app.command()
+def closed(*, rows: Rows = None, lakes: LakesPath = None, as_json: AsJson = False) -> None:
+    """Time a replay over state simulated again, beside the plain replay of the same lake."""
+    with _lakes(lakes, rows or [bench_config().sizes[-1]]) as uris:
+        runs = _runs("closed", [{"uri": uri} for uri in uris])
+    _print("closed", runs, closed_lines, as_json=as_json)
+
+
+@app.command()
+def statistics(
+    *,
+    rows: Rows = None,
+    slices: Annotated[bool, typer.Option(help="Estimate slices by tool, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time a comparison with its intervals and gates, over made decisions in sessions of ten."""
+    runs = _runs("statistics", [{"rows": each, "slices": slices} for each in rows or [10_000_000]])
+    _print("statistics", runs, statistics_lines, as_json=as_json)
 
 
 @app.command()

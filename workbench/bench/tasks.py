@@ -144,10 +144,26 @@ def decode(*, rows: int, repeats: int) -> dict[str, Any]:
     return timed(rows=rows, repeats=repeats)
 
 
+def closed(*, uri: str) -> dict[str, Any]:
+    """Time a replay over simulated state; see `workbench.bench.closed`."""
+    from workbench.bench.closed import closed as timed  # noqa: PLC0415 - a task imports what it measures, and no more
+
+    return timed(uri=uri)
+
+
+def statistics(*, rows: int, slices: bool) -> dict[str, Any]:
+    """Time a comparison with all its statistics; see `workbench.bench.statistics`."""
+    from workbench.bench.statistics import statistics as timed  # noqa: PLC0415 - as above
+
+    return timed(rows=rows, slices=slices)
+
+
 TASKS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "closed": closed,
     "decode": decode,
     "kernel": kernel,
     "lake": lake,
+    "statistics": statistics,
     "sweep": sweep,
 }
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from workbench.bench.closed import GOAL as CLOSED_GOAL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -20,6 +22,8 @@ LAKE_GOAL: Final = (30.0, 6.0, 10_000_000)
 """Seconds and GiB for so many decisions."""
 SWEEP_GOAL: Final = (15.0, 100, 1_000_000)
 """Seconds for so many versions of so many decisions."""
+STATISTICS_GOAL: Final = (60.0, 10_000_000)
+"""Seconds for so many decisions."""
 
 
 def machine_lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -131,3 +135,32 @@ def sweep_lines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"{_met(run['seconds'] < seconds)} {seconds:.0f} s"
         yield "where the time goes:"
         yield from _where(run)
+
+
+def closed_lines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """State simulated again, beside the plain replay."""
+    yield "closed loop: the desk's baseline under limits of every kind, state simulated again"
+    for run in runs:
+        beside = run["seconds"] - run["replay_seconds"]
+        yield (
+            f"{run['rows']:,} decisions: {run['seconds']:.1f} s (CPU {run['cpu_seconds']:.1f} s), of it the replay "
+            f"it begins with {run['replay_seconds']:.1f} s; {run['limited']:,} limited, {run['passes']} passes, peak "
+            f"{run['peak_mib']:.0f} MiB"
+        )
+        if run["rows"] >= CLOSED_GOAL[1]:
+            yield f"{_met(beside < CLOSED_GOAL[0])} {CLOSED_GOAL[0]:.0f} s beside the plain replay: {beside:.1f} s"
+        yield "where the time goes:"
+        yield from _where(run)
+
+
+def statistics_lines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A comparison, its estimates and gates."""
+    yield "statistics: comparison, every quantity with its interval, gates"
+    for run in runs:
+        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run["phases"].items())
+        yield (
+            f"{run['rows']:,} decisions in {run['sessions']:,} sessions: {run['seconds']:.1f} s (CPU "
+            f"{run['cpu_seconds']:.1f} s): {phases}; peak {run['peak_mib']:.0f} MiB, input {run['input_mib']:.0f}"
+        )
+        if run["rows"] >= STATISTICS_GOAL[1]:
+            yield f"{_met(run['seconds'] < STATISTICS_GOAL[0])} {STATISTICS_GOAL[0]:.0f} s"

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from workbench.atoms import Atom, atoms_of
+from workbench.atoms import atoms_of, leaves_of
 from workbench.history.rulings import WORD, combinations
-from workbench.undecided import MAX_MISSING, possible
+from workbench.undecided import possible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from runtime.bundle import Bundle
-    from workbench.atoms import Node
 
 
 def unsettled(
@@ -29,7 +28,6 @@ def unsettled(
     atoms: Sequence[str],
     bundle: Bundle,
     missing: Sequence[str],
-    height: int,
 ) -> pl.Series:
     """Tell which rows are undecided.
 
@@ -38,7 +36,6 @@ def unsettled(
         atoms: ids of its policies, by bit number.
         bundle: the candidate.
         missing: names the record did not ask for.
-        height: rows.
 
     Returns:
         Boolean, never null, one a row: some value of what is missing gives another verdict, or another change of the
@@ -46,8 +43,6 @@ def unsettled(
 
     Cost: `possible` once a distinct combination.
     """
-    if len(missing) > MAX_MISSING:
-        return pl.repeat(True, height, dtype=pl.Boolean, eager=True)
     found = combinations(reached(masks(), atoms, bundle), atoms, frozenset(atoms))
     open_ = [not possible(told, bundle, missing, frozenset()).settled for told in found.answers]
     return pl.Series("undecided", open_, dtype=pl.Boolean).gather(found.codes)
@@ -78,12 +73,3 @@ def reached(masks: pl.DataFrame, atoms: Sequence[str], bundle: Bundle) -> pl.Dat
         for name in masks.columns
         if name.startswith(("satisfied_", "errored_"))
     )
-
-
-def leaves_of(tree: Node | Atom) -> Iterator[Atom]:
-    """Yield a policy's atoms in Cedar's order; the first is its scope."""
-    if isinstance(tree, Atom):
-        yield tree
-    else:
-        for part in tree.parts:
-            yield from leaves_of(part)

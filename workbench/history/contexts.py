@@ -20,6 +20,7 @@ import polars as pl
 
 from runtime.canonical import sha256
 from runtime.facts import CompiledContext
+from workbench.erasure import holes_in_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -185,7 +186,8 @@ def _once(rows: Iterable[tuple[str, str]], seen: dict[str, int]) -> Iterator[tup
 def _stored(address: str, text: str) -> _StoredContext | str:
     """The context, or what is wrong with it."""
     if sha256(text) != address:
-        return "context_corrupt"
+        holes = holes_in_context(text)
+        return "context_corrupt" if holes is None else holes.cause
     try:
         return _read(text)
     except msgspec.DecodeError:

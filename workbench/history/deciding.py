@@ -37,7 +37,9 @@ RESULT: Mapping[str, pl.DataType] = {
 """Columns of `decide_chunk`; see `workbench.history.fold.fold`."""
 
 
-def decide_chunk(chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool) -> pl.DataFrame:
+def decide_chunk(
+    chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool, lacking: tuple[str, ...] = ()
+) -> pl.DataFrame:
     """Decide the rows of a chunk.
 
     Args:
@@ -45,13 +47,14 @@ def decide_chunk(chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool)
         contexts: of the lake.
         bundle: policies, the recorded spec, limits.
         own: the rows were decided by these policies; then nothing they may read is missing.
+        lacking: names that are not known of any of these rows, whatever the record has there.
 
     Returns:
         One row a row of the chunk, ordered by `row`; columns as in `RESULT`. `missing` names what an undecided row
         lacks.
     """
     held = chunk.held.with_columns(status=pl.lit("handed_over"))
-    parts = [_Part(part, chunk, contexts, bundle, own=own).run() for part in chunk.parts]
+    parts = [_Part(part, chunk, contexts, bundle, own=own, lacking=lacking).run() for part in chunk.parts]
     empty = pl.DataFrame(schema=dict(RESULT))
     return pl.concat([empty, held, *parts], how="diagonal").sort("row")
 
@@ -80,6 +83,7 @@ class _Part:
     contexts: Contexts
     bundle: Bundle
     own: bool = field(kw_only=True)
+    lacking: tuple[str, ...] = field(default=(), kw_only=True)
 
     def run(self) -> pl.DataFrame:
         held, refused, groups = self.grouped()
@@ -149,13 +153,14 @@ class _Part:
         bound = bound_names(self.part, self.bundle)
         if self.own:
             if free.len():
-                yield PolicyGroup(compiled, self.chunk, free, (), bound, room)
+                yield PolicyGroup(compiled, self.chunk, free, self.lacking, bound, room)
             return
         shape = self.part.rows["shape"].gather(free)
         shapes = pl.DataFrame({"at": free, "shape": shape, "counts": self._counts(free)})
         lacking: dict[tuple[str, ...], list[pl.Series]] = {}
         for (shape, _), mine in shapes.partition_by("shape", "counts", as_dict=True).items():
-            lacking.setdefault(self._missing(int(str(shape)), int(mine["at"][0])), []).append(mine["at"])
+            missing = self._missing(int(str(shape)), int(mine["at"][0]))
+            lacking.setdefault(tuple(dict.fromkeys((*missing, *self.lacking))), []).append(mine["at"])
         for missing, found in lacking.items():
             yield PolicyGroup(compiled, self.chunk, pl.concat(found).sort(), missing, bound, room)
 

@@ -183,7 +183,7 @@ class _Fold:
         group = self.group
         if not group.missing:
             return pl.repeat(False, height, dtype=pl.Boolean, eager=True)
-        return unsettled(masks, group.atom_ids, group.bundle, group.missing, height)
+        return unsettled(masks, group.atom_ids, group.bundle, group.missing)
 
     def patched(self, made: Sequence[Outcome], codes: pl.Series, waits: pl.Series) -> Iterator[Patched]:
         """Apply patches, one set of policies at a time."""

@@ -247,6 +247,11 @@ class PolicyGroup:
         return self.compiled.bundle
 
     @property
+    def frame(self) -> pl.DataFrame:
+        """What kernels read, a row a row."""
+        return self._frame
+
+    @property
     def tool(self) -> str:
         """Tool of all rows."""
         return self.compiled.part.key.tool

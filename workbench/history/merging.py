@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runtime.canonical import sha256
-from workbench.atoms import atoms_of
-from workbench.history.absent import leaves_of
+from workbench.atoms import atoms_of, leaves_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -42,7 +42,8 @@ ADDRESSES = ("args_hash", "policy_hash", "action_hash", "slice_hash", "enforced_
 """Columns that are read besides where addresses are compared."""
 
 MORE = (
-    *ADDRESSES, "reason", "stage_inputs", "enforced_projection", "enforced_resource_type", "enforced_resource_id",
+    *ADDRESSES, "engine", "reason", "stage_inputs", "enforced_projection", "enforced_resource_type",
+    "enforced_resource_id",
 )  # fmt: skip
 """Columns that are read besides for rows that Cedar decides."""
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from workbench.effects import EFFECTS, now_of, then_of
 from workbench.history.references import quoted
-from workbench.replay import FRAME
+from workbench.replay import FRAME, UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,22 +43,22 @@ def assembled(rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
 def quarantined(
     rows: pl.DataFrame, causes: pl.Series, about: pl.Series | None = None, *, decidable: bool = False
 ) -> pl.DataFrame:
-    """Return rows of `FRAME` for what cannot be replayed, with `row`.
+    """Return rows of `FRAME` for what cannot be replayed, with `row`; undecided, where the cause says so.
 
     Args:
         rows: as `assembled` takes them.
         causes: of `workbench.replay.CAUSES`, a row a row.
-        about: sources that the causes are about (List[String]); null: none.
+        about: what the causes are about, sources or what was erased (List[String]); null: nothing.
         decidable: whether the rows came out as recorded, and fail at a later level.
     """
     told = _base(rows).with_columns(
         causes.alias("cause"),
         (_NONE if about is None else pl.lit(about)).alias("missing"),
-        status=pl.lit("quarantined"),
-        effect=pl.lit("quarantined"),
         decidable=pl.lit(decidable),
     )
-    return _framed(told.with_columns(pl.col("missing").fill_null(_NONE)))
+    known_to_lack = pl.col("cause").is_in(list(UNDECIDED))
+    status = pl.when(known_to_lack).then(pl.lit("undecided")).otherwise(pl.lit("quarantined"))
+    return _framed(told.with_columns(pl.col("missing").fill_null(_NONE), status=status, effect=status))
 
 
 def _base(rows: pl.DataFrame) -> pl.DataFrame:

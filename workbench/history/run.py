@@ -9,19 +9,23 @@ A chunk needs nothing but its own rows and the contexts they refer to, so chunks
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import polars as pl
 
+from runtime.cedar import engine_name
 from runtime.schema import SCHEMA_FILE
 from workbench.errors import UnsupportedPolicy
 from workbench.history.chunk import type_chunk
 from workbench.history.damage import damage
 from workbench.history.deciding import decide_chunk
 from workbench.history.recompiling import Again
+from workbench.history.records import Records, with_contexts
 from workbench.history.results import assembled, quarantined
 from workbench.history.slices import Addresses
 from workbench.history.verifying import reproduced
+from workbench.recorded import Recorded
+from workbench.replay import UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +54,22 @@ class Axes(Protocol):
 
     def bundle_for(self, own: Bundle) -> Bundle:
         """The bundle that decides rows of a recorded one."""
+
+
+class Itself(NamedTuple):
+    """Rows of one recorded bundle, decided as they were."""
+
+    chunk: Chunk
+    rows: pl.DataFrame
+    """That came out as recorded."""
+    found: pl.DataFrame
+    """What was decided of them, a row a row."""
+    broken: pl.DataFrame
+    """Rows that did not come out as recorded."""
+    over: pl.DataFrame
+    """`row` and `why` of those that columns do not decide."""
+    told: pl.DataFrame | None
+    """Why contexts of `rows` cannot be compiled again, a row a row; None: not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +102,10 @@ class ColumnarRun:
             UnsupportedPolicy: `strict`, and a row cannot be decided in columns; names the reason.
         """
         rows = _joined(records, self.contexts)
-        cause = damage(rows, self.contexts, self.find_bundle, addresses=self.axes.verify is not None)
+        addresses = self.axes.verify is not None
+        cause = damage(rows, self.contexts, self.find_bundle, addresses=addresses, hashes=self._args_hashes)
         alive = rows.filter(cause.is_null()) if cause.null_count() < rows.height else rows
-        parts = [quarantined(rows.filter(cause.is_not_null()), cause.drop_nulls())]
+        parts = [self._unresolved(rows.filter(cause.is_not_null()), cause.drop_nulls())]
         over = [pl.DataFrame(schema={"row": pl.UInt32, "why": pl.String})]
         for (version,), mine in alive.partition_by("bundle_version", as_dict=True).items():
             own = self.find_bundle(str(version))
@@ -99,36 +120,64 @@ class ColumnarRun:
 
     def _decided(self, rows: pl.DataFrame, own: Bundle) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """Rows of one recorded bundle: those decided, and those to hand over."""
-        chunk = type_chunk(rows, self.contexts, own.schema, own=True)
-        itself = self._without_errors(decide_chunk(chunk, self.contexts, own, own=True))
-        kept, itself, over = _apart(rows, itself)
-        addresses = None if self.axes.verify is None else self._addresses_of(own)
-        same = reproduced(kept, itself, chunk, addresses)
-        broken = kept.filter(~same)
-        sound, found = (kept, itself) if same.all() else (kept.filter(same), itself.filter(same))
+        itself = self.itself(rows, own)
+        broken, over = itself.broken, itself.over
         if self.strict:
-            causes = pl.Series(["not_reproduced"]).new_from_index(0, broken.height)
-            yield quarantined(broken, causes), over
+            yield quarantined(broken, self._why_not(broken)), over
         else:  # Cedar has the last word on a row that is about to be quarantined
             said = broken.select("row", why=pl.lit("it did not come out as recorded"))
             yield quarantined(broken.clear(), said["why"].clear()), pl.concat([over, said])
-        sound, found, failed = self._recompilable(sound, found, own)
+        sound, found, failed = self._recompilable(itself)
         yield failed, over.clear()
         if self.axes.recompiler is not None:
             yield from self._over_new_contexts(sound, own, self.axes.recompiler)
         elif self.axes.again:
-            yield self._candidate(sound, own, chunk)
+            yield self._candidate(sound, own, itself.chunk)
         else:
             yield assembled(sound, found), over.clear()
 
-    def _recompilable(
-        self, rows: pl.DataFrame, found: pl.DataFrame, own: Bundle
-    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    def itself(self, rows: pl.DataFrame, own: Bundle) -> Itself:
+        """The self-replay: it hangs on the record and on whether the second level is asked, on nothing else."""
+        chunk = type_chunk(rows, self.contexts, own.schema, own=True)
+        verify = self.axes.verify
+        itself = self._without_errors(decide_chunk(chunk, self.contexts, own, own=True))
+        kept, itself, over = _apart(rows, itself)
+        same = reproduced(kept, itself, chunk, None if verify is None else self._addresses_of(own))
+        sound, found = (kept, itself) if same.all() else (kept.filter(same), itself.filter(same))
+        told = Again(verify, self.lake).problems(sound, own.spec) if verify and sound.height else None
+        return Itself(chunk, sound, found, kept.filter(~same), over, told)
+
+    def _args_hashes(self, some: pl.DataFrame) -> pl.Series:
+        return Records(self.lake).whole(some)["args_hash"]
+
+    def _unresolved(self, rows: pl.DataFrame, causes: pl.Series) -> pl.DataFrame:
+        """Rows that cannot be replayed; those with holes say what is missing."""
+        if not causes.is_in(list(UNDECIDED)).any():
+            return quarantined(rows, causes)
+        whole = with_contexts(Records(self.lake).whole(rows), self.lake)
+        found = (
+            Recorded(row, row["context"], row["enforced_context"]).holes if cause in UNDECIDED else None
+            for row, cause in zip(whole.iter_rows(named=True), causes, strict=True)
+        )
+        about = pl.Series([holes and list(holes.names) for holes in found], dtype=pl.List(pl.String))
+        return quarantined(rows, causes, about)
+
+    def _why_not(self, rows: pl.DataFrame) -> pl.Series:
+        """Causes of rows that did not come out as recorded, where Cedar is not asked for the last word."""
+        if rows.is_empty():
+            return pl.Series(dtype=pl.String)
+        recorded = Records(self.lake).whole(rows)["engine"]
+        same = recorded == engine_name()
+        return pl.select(
+            pl.when(same).then(pl.lit("not_reproduced")).otherwise(pl.lit("engine_mismatch"))
+        ).to_series()
+
+    def _recompilable(self, itself: Itself) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         """The second level of self-replay; its failures are quarantined where contexts are to be compiled again."""
+        rows, found, told = itself.rows, itself.found, itself.told
         nothing = quarantined(rows.clear(), rows["verdict"].clear())
-        if self.axes.verify is None or rows.is_empty():
+        if told is None:
             return rows, found, nothing
-        told = Again(self.axes.verify, self.lake).problems(rows, own.spec)
         fine = told["cause"].is_null()
         rows = rows.with_columns(recompilable=fine)
         if self.axes.recompiler is None:
@@ -143,7 +192,7 @@ class ColumnarRun:
         """Decide over contexts compiled again; whatever the spec does not ask for is absent, not missing."""
         if rows.is_empty():
             return
-        fresh, contexts = Again(recompiler, self.lake).compiled(rows, own.spec)
+        fresh, contexts = self.compiled(rows, own, recompiler)
         fine = fresh["cause"].is_null()
         bad = fresh.filter(~fine)
         nothing = pl.DataFrame(schema={"row": pl.UInt32, "why": pl.String})
@@ -153,6 +202,12 @@ class ColumnarRun:
         found = self._without_errors(decide_chunk(chunk, contexts, bundle, own=True))
         kept, found, over = _apart(rows.filter(fine), found)
         yield assembled(kept, found), over
+
+    def compiled(
+        self, rows: pl.DataFrame, own: Bundle, recompiler: Recompiler
+    ) -> tuple[pl.DataFrame, Contexts]:
+        """Rows with their contexts compiled again: it hangs on the spec and the sources, on no policy."""
+        return Again(recompiler, self.lake).compiled(rows, own.spec)
 
     def _addresses_of(self, own: Bundle) -> Addresses:
         if own.policy_hash not in self._addresses:

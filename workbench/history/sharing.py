@@ -26,7 +26,7 @@ from workbench.history.fold import _refused as refused
 from workbench.history.merging import reaching
 from workbench.history.patching import patched
 from workbench.history.rulings import WORD, Outcome, combinations, outcome_of, permits_of
-from workbench.undecided import MAX_MISSING, possible
+from workbench.undecided import possible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -186,8 +186,8 @@ class _Sharing:
     def waits(self, table: pl.DataFrame, version: int) -> pl.Series:
         """Which rows of a table hang on what was not recorded (Boolean)."""
         group = self.group
-        if not group.missing or len(group.missing) > MAX_MISSING:
-            return pl.repeat(len(group.missing) > 0, table.height, dtype=pl.Boolean, eager=True)
+        if not group.missing:
+            return pl.repeat(False, table.height, dtype=pl.Boolean, eager=True)
         own = self.merged.atoms(version)
         bundle = self.merged.versions[version]
         ids = [own.get(ident, "") for ident in self.atoms]

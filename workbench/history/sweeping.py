@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from workbench.history.merging import Merged
     from workbench.history.run import Axes, ColumnarRun
 
-_KEYS = ("then", "kind", "recorded_verdict", "side")
-"""What an effect depends on besides what a version says."""
+_KEYS = ("then", "kind", "recorded_verdict", "side", "part")
+"""What an effect, and where it is counted, depend on besides what a version says."""
+_SUMS = (pl.len().cast(pl.Int64).alias("n"), pl.col("money").sum())
 _COUNTED = ("status", "verdict", "verdict_changed", "effect", "then")
 
 
@@ -53,10 +55,38 @@ class Told(NamedTuple):
     then: Then
     side: str
     """Whose call it is."""
+    part: str = ""
+    """Of the history: what a search looks at, or what it is confirmed on."""
 
 
-Tally = Counter[Told]
-"""Decisions by what is said of them."""
+@dataclass(slots=True)
+class Tally:
+    """Decisions by what is said of them."""
+
+    n: Counter[Told] = field(default_factory=Counter)
+    """How many."""
+    money: Counter[Told] = field(default_factory=Counter)
+    """What they were about, in the smallest unit, where that is declared."""
+
+    def add(self, told: Told, n: int, money: int) -> None:
+        """Count `n` decisions, about `money` in all."""
+        self.n[told] += n
+        self.money[told] += money
+
+
+Counted = Iterable[tuple[Told, int, int]]
+"""What is said, of how many decisions, and about how much money."""
+
+
+class Tagged(NamedTuple):
+    """What a sweep knows of each row of `FRAME`, besides what is decided; in order."""
+
+    side: pl.Series
+    """String: whose call it is."""
+    part: pl.Series
+    """String: of the history."""
+    money: pl.Series
+    """Int64: what it is about; 0: nothing, or not declared."""
 
 
 class _Family(NamedTuple):
@@ -95,8 +125,8 @@ class Sweeping:
     """What a version decides with."""
     by_rows: Callable[[Bundle, pl.DataFrame], pl.DataFrame]
     """The row engine: a version and records in, rows of `FRAME` out, in order."""
-    sides: Callable[[pl.DataFrame], pl.Series]
-    """Whose call each row of `FRAME` is (String)."""
+    tags: Callable[[pl.DataFrame], Tagged]
+    """Tells what is known of rows of `FRAME`."""
     clock: Callable[[], float] = time.perf_counter
     tallies: list[Tally] = field(init=False)
     """One a version."""
@@ -108,7 +138,7 @@ class Sweeping:
     _families: dict[str | None, list[_Family]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tallies = [Counter() for _ in self.versions]
+        self.tallies = [Tally() for _ in self.versions]
 
     def chunk(self, records: pl.DataFrame) -> None:
         """Take recorded decisions into the tallies.
@@ -121,9 +151,10 @@ class Sweeping:
         """
         with self.timed("self-replay"):
             told = self.itself.chunk(records)
-            told = told.with_columns(self.sides(told).alias("side")).with_row_index("row")
+            tags = self.tags(told)._asdict()
+            told = told.with_columns(each.alias(name) for name, each in tags.items()).with_row_index("row")
         axes = self.axes(self.versions[0])
-        bad = told["status"] == "quarantined"
+        bad = told["status"] != "decided"
         if axes.recompiler is not None:
             bad |= ~told["recompilable"].fill_null(value=True)
         chunk = _Chunk(self, records, told, axes)
@@ -172,20 +203,19 @@ class _Chunk:
     sweeping: Sweeping
     records: pl.DataFrame
     told: pl.DataFrame
-    """What their self-replay says: columns of `FRAME`, `side` and `row`."""
+    """What their self-replay says: columns of `FRAME`, of `Tagged`, and `row`."""
     axes: Axes
 
     def quarantine(self, rows: pl.Series) -> None:
-        """Count rows that no version can be asked about."""
-        found = self.told.select("then", "side")[rows].group_by("then", "side").len()
-        tally = Counter(
-            {
-                Told("quarantined", None, None, "quarantined", then, side): n
-                for then, side, n in found.iter_rows()
-            }
-        )
-        for each in self.sweeping.tallies:
-            each.update(tally)
+        """Count rows that no version can be asked about: quarantined, but for those that something was erased of."""
+        keys = ("then", "side", "part")
+        erased = pl.col("status") == "undecided"
+        status = pl.when(erased).then(pl.lit("undecided")).otherwise(pl.lit("quarantined"))
+        found = self.told[rows].group_by(status.alias("status"), *keys).agg(_SUMS)
+        for status_, then, side, part, n, money in found.iter_rows():
+            told = Told(status_, None, None, status_, then, side, part)
+            for each in self.sweeping.tallies:
+                each.add(told, n, money)
 
     def decide(self, rows: pl.DataFrame, left: pl.DataFrame, own: Bundle) -> None:
         """Count rows of a recorded bundle: those that columns may decide, and those left to the row engine."""
@@ -214,34 +244,31 @@ class _Chunk:
 
     def _refused(self, family: _Family, rows: pl.Series) -> None:
         """Count rows that limits refuse, whatever the policies."""
-        found = self.told.select(_KEYS)[rows].group_by(_KEYS).len()
-        tally = Counter[Told]()
-        for *keys, n in found.iter_rows():
-            tally[_told(BLOCK, False, *keys)] += n
-        self._add(family, family.places, tally)
+        found = self.told.select(*_KEYS, "money")[rows].group_by(_KEYS).agg(_SUMS)
+        self._add(family, family.places, _weighed(found, lambda keys: _told(BLOCK, False, *keys)))
 
     def _count(self, family: _Family, group: PolicyGroup) -> Iterator[_Left]:
         """Count a group, and yield what columns do not decide of it."""
         rows = group.compiled.part.rows["row"].gather(group.rows)
         recorded = group.compiled.part.rows["enforced_args"].gather(group.rows)
         found = shared(group, family.merged, recorded, self.sweeping.skeletons)
-        told = self.told.select(_KEYS)[rows].with_columns(found.classes.alias("class"))
-        counts = told.group_by("class", *_KEYS).len("n")
+        told = self.told.select(*_KEYS, "money")[rows].with_columns(found.classes.alias("class"))
+        counts = told.group_by("class", *_KEYS).agg(_SUMS)
         for places, version in found.versions:
             said = pl.DataFrame({"said": version.said, "same": version.same})[counts["class"]]
             table = counts.hstack(said).filter(pl.col("said") != HANDED_OVER)
-            tally = Counter[Told]()
-            for *keys, n in table.group_by("said", "same", *_KEYS).agg(pl.col("n").sum()).iter_rows():
-                tally[_told(*keys)] += n
-            self._add(family, places, tally)
+            sums = table.group_by("said", "same", *_KEYS).agg(pl.col("n", "money").sum())
+            self._add(family, places, _weighed(sums, lambda keys: _told(*keys)))
             if (version.said == HANDED_OVER).any():
                 frame = pl.DataFrame({"row": rows, "why": version.why.gather(found.classes)})
                 over = (version.said == HANDED_OVER).gather(found.classes)
                 yield _Left(places, frame.filter(over))
 
-    def _add(self, family: _Family, places: Sequence[int], tally: Tally) -> None:
-        for place in places:
-            self.sweeping.tallies[family.numbers[place]].update(tally)
+    def _add(self, family: _Family, places: Sequence[int], counted: Counted) -> None:
+        tallies = [self.sweeping.tallies[family.numbers[place]] for place in places]
+        for told, n, money in counted:
+            for tally in tallies:
+                tally.add(told, n, money)
 
     def _leave(self, family: _Family, lefts: Sequence[_Left]) -> None:
         """Have the row engine decide rows, once for versions that have the same policies for their tool."""
@@ -269,15 +296,21 @@ class _Chunk:
             for those in alike.values():
                 version = family.merged.versions[those[0]]
                 told = self.sweeping.by_rows(version, self.records[mine]).select(_COUNTED)
-                said = told.with_columns(self.told["side"].gather(mine)).group_by(*_COUNTED, "side").len()
-                self._add(family, those, Counter({Told(*keys): n for *keys, n in said.iter_rows()}))
+                tagged = told.hstack(self.told.select(Tagged._fields)[mine])
+                said = tagged.group_by(*_COUNTED, "side", "part").agg(_SUMS)
+                self._add(family, those, _weighed(said, lambda keys: Told(*keys)))
+
+
+def _weighed(sums: pl.DataFrame, told: Callable[[Sequence[Any]], Told]) -> Counted:
+    """Rows of keys with `n` and `money` last, as what is counted."""
+    return ((told(keys), n, money) for *keys, n, money in sums.iter_rows())
 
 
 @cache
-def _told(said: int, same: bool, then: Then, kind: str, recorded: str, side: str) -> Told:  # noqa: FBT001 - columns
+def _told(said: int, same: bool, then: Then, kind: str, recorded: str, side: str, part: str) -> Told:  # noqa: FBT001 - columns
     """What is counted of a decision that a version says something of."""
     status, verdict = SAID[said]
     if verdict is None:
-        return Told(status, None, None, "undecided", then, side)
+        return Told(status, None, None, "undecided", then, side, part)
     effect = EFFECTS[then, now_of(verdict, kind=kind, same_action=same)]
-    return Told(status, verdict, verdict != recorded, effect, then, side)
+    return Told(status, verdict, verdict != recorded, effect, then, side, part)

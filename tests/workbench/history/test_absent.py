@@ -8,10 +8,12 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.atoms import atoms_of
-from workbench.history.absent import leaves_of, reached, unsettled
+from runtime.bundle import bundle_from_files
+from runtime.ruling import Answer
+from workbench.atoms import atoms_of, leaves_of
+from workbench.history.absent import reached
 from workbench.history.fold import fold
-from workbench.undecided import MAX_MISSING
+from workbench.undecided import ANY, MAX_MISSING, possible
 
 PERMIT = '@id("permit") permit (principal, action, resource);\n'
 
@@ -73,15 +75,26 @@ def test_a_refused_patch_is_decided_whatever_is_missing(folding: Any, modify: An
     assert (row["status"], row["reason_code"]) == ("decided", "patch_invalid")
 
 
-def test_too_many_missing_names_are_not_tried(folding: Any) -> None:
-    names = [f"context.x{n}" for n in range(MAX_MISSING + 1)]
-    assert statuses(folding(PERMIT, *names)({}, {})) == ["undecided", "undecided"]
+def test_names_that_nobody_reads_change_nothing(folding: Any) -> None:
+    """A schema with many attributes that no fact covers must not make every row undecided."""
+    names = [f"context.x{n}" for n in range(3 * MAX_MISSING)]
+    assert statuses(folding(PERMIT, *names)({}, {})) == ["decided", "decided"]
+    forbid = '@id("extra") forbid (principal, action, resource) when { context has extra };\n'
+    assert statuses(folding(PERMIT + forbid, *names, "context.extra")({}, {})) == ["undecided", "undecided"]
 
-    def never() -> pl.DataFrame:
-        raise AssertionError("evaluated for nothing")
 
-    bundle = folding(PERMIT).bundle
-    assert unsettled(never, [], bundle, names, 3).to_list() == [True] * 3
+def test_too_many_names_that_policies_read_are_not_tried() -> None:
+    names = [f"x{n}" for n in range(MAX_MISSING + 1)]
+    members = ", ".join(f"{name}?: Long" for name in names)
+    context = f"context: {{ args: {{}}, {members} }}"
+    schema = f"entity A; entity O; action a appliesTo {{ principal: A, resource: O, {context} }};"
+    policy = f'@id("may") permit (principal, action, resource) unless {{ {" || ".join(f"context has {n}" for n in names)} }};'
+    bundle = bundle_from_files({"schema.cedarschema": schema, "p.cedar": policy}, "many")
+    scope = next(leaves_of(atoms_of(bundle).trees["may"])).id
+    told = Answer("Allow", (scope,), ())
+    paths = [f"context.{name}" for name in names]
+    assert possible(told, bundle, paths, frozenset()).rulings == ANY
+    assert possible(told, bundle, paths[:2], frozenset()).rulings < ANY
 
 
 def test_nothing_is_asked_where_nothing_is_missing(folding: Any, modify: Any) -> None:

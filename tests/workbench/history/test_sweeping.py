@@ -17,16 +17,18 @@ import workbench.redeciding
 from runtime import CallableSource, Runtime
 from runtime.bundle import Bundle, bundle_from_files
 from runtime.errors import ApprovalRequired, Blocked
+from workbench.compare import compare
 from workbench.errors import UnsupportedPolicy
 from workbench.history.merging import families, merged, reaching
 from workbench.lake import open_lake
-from workbench.sweep import COUNTS, _sides, counted
+from workbench.sweep import COUNTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from workbench.lake import Lake
+    from workbench.replay import Replay
     from workbench.sweep import Sweep
 
 SCHEMA = """
@@ -182,12 +184,19 @@ def columns_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 _alone: dict[tuple[Any, ...], dict[str, int]] = {}
 
 
+def counted(replay: Replay) -> dict[str, int]:
+    """What `COUNTS` are of a replay, counted row by row."""
+    side = compare(replay, replay).frame.select("side").collect().to_series()
+    found: dict[str, int] = replay.rows.with_columns(side.alias("side")).select(**COUNTS).row(0, named=True)
+    return found
+
+
 def alone(lake: Lake, version: Bundle, **options: Any) -> dict[str, int]:
     """What the row engine says of one version."""
     key = (version.version, *sorted((name, str(each)) for name, each in options.items()))
     if key not in _alone:
         replay = lake.replay(version, engine="rows", **options)
-        _alone[key] = counted(replay.rows, _sides(replay))
+        _alone[key] = counted(replay)
     return _alone[key]
 
 
@@ -302,7 +311,7 @@ def test_the_damaged_are_quarantined_in_every_version(lake: Lake, tmp_path: Path
     sweep = damaged.sweep(versions)
     for row, version in zip(sweep.rows.iter_rows(named=True), versions, strict=True):
         replay = damaged.replay(version, engine="rows")
-        assert {name: row[name] for name in COUNTS} == counted(replay.rows, _sides(replay))
+        assert {name: row[name] for name in COUNTS} == counted(replay)
         assert row["quarantined"] == len(rows[::5]) + len(rows[1::5])
 
 

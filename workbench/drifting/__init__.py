@@ -1,0 +1,1 @@
+"""What changed between two windows of a log, and which policies read it."""

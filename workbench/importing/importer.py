@@ -1,0 +1,294 @@
+"""Import a table of tool calls as a lake: read, infer, decide, write.
+
+One rule: the lake is whole or not there. It is written beside its place and moved there at the end; rows that cannot
+be mapped lie in a Parquet file next to it, with their cause.
+
+Cost: about 0.1 ms of processor time and 3 KiB of memory a call; the file is in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from runtime import trace
+from runtime.canonical import sha256
+from runtime.errors import LedgerError
+from runtime.lake import LakeStore
+from workbench.errors import LakeError, MappingInvalid
+from workbench.importing.baseline import ToolType, baseline
+from workbench.importing.calls import BLOCK, Reading, parsed_template, template_of
+from workbench.importing.causes import CAUSES
+from workbench.importing.imported import EXAMPLES, Imported
+from workbench.importing.mapping import Mapping, Tool
+from workbench.importing.mapping_file import mapping_of, read_mapping
+from workbench.importing.moments import zone_of
+from workbench.importing.records import read_records
+from workbench.importing.rows import Refused, Rows
+from workbench.importing.sessions import SessionLabels
+from workbench.masking import leaving
+from workbench.progress import progress
+from workbench.texts import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from collections.abc import Mapping as Table
+
+    from runtime.bundle import Bundle
+    from runtime.record import Row
+    from runtime.trace import Table as TraceTable
+    from workbench.importing.calls import Call, Rejected
+    from workbench.importing.records import Calls, Record, Records
+    from workbench.progress import Advance
+
+FLUSH: Final = 40_000
+"""Rows of one table that make a commit: so many are held as Python objects."""
+
+
+def import_calls(
+    calls: Calls,
+    mapping: Mapping | Table[str, Any] | str | Path,
+    out: str | Path | None,
+    *,
+    runs: Calls | None = None,
+    bundle_folder: str | Path | None = None,
+    told: Advance | None = None,
+) -> Imported:
+    """Make a lake of a table of tool calls: every row a decision of a baseline that lets everything run.
+
+    Args:
+        calls: a file (Parquet, JSON lines) or a frame; one row a call.
+        mapping: which columns hold what: a TOML file, what it says as a dict, or a `Mapping`.
+        out: folder of the lake, which must not be there yet; None: nothing is written, and what would be is told.
+        runs: a second file or frame, one row a session, joined by the mapping's `runs.session`.
+        bundle_folder: where to write the baseline, too, to start a policy from; must not be there yet.
+        told: told how many rows were done (each is read, then written); None: a progress bar.
+
+    Returns:
+        What became of the rows; counts sum to the file's.
+
+    Raises:
+        MappingInvalid: the mapping does not fit, a file cannot be read, or no row could be mapped.
+        LakeError: something is at `out` already, or it is no local folder.
+
+    Durability: the lake is moved to its place when all of it is written; Delta syncs nothing on a local disk.
+    """
+    mapping = _mapping(mapping)
+    place = None if out is None else _free(out)
+    folder = None if bundle_folder is None else _free(bundle_folder)
+    zone_of(mapping.time.zone)
+    for name, tool in mapping.tools.items():
+        for text in (*([tool.resource] if tool.resource else []), *(tool.writes or ())):
+            parsed_template(name, text)
+    records = read_records(calls, mapping.missing)
+    second = None if runs is None else read_records(runs, {})
+    mapping.check_columns(records.columns, None if second is None else second.columns)
+    with progress(2 * len(records), "importing calls", told, unit="row") as advance:
+        reading = Reading(mapping)
+        reading.read(records, advance)
+        if not reading.calls:
+            raise MappingInvalid(f"no row could be mapped, nothing was written: {_why(reading)}")
+        made = _bundle(reading)
+        while True:
+            try:
+                return _Import(reading, records, second, made).run(place, folder, advance)
+            except Refused as exc:  # never met; what Cedar refuses goes aside, and the rest is made again
+                reading.keep_aside(exc.refused)
+
+
+def _mapping(given: Mapping | Table[str, Any] | str | Path) -> Mapping:
+    match given:
+        case Mapping():
+            return given
+        case str() | Path():
+            return read_mapping(given)
+        case _:
+            return mapping_of(given)
+
+
+def _free(out: str | Path) -> Path:
+    if "://" in str(out):
+        raise LakeError(f"{str(out)!r} is no local folder: import into one, then copy it there as it is")
+    place = Path(out).expanduser().absolute()
+    try:
+        LakeStore(place)
+    except LedgerError as exc:
+        raise LakeError(str(exc)) from exc
+    if place.exists():
+        raise LakeError(f"{place} is there already; an import writes a lake of its own: give another folder")
+    return place
+
+
+def _bundle(reading: Reading) -> Bundle:
+    mapping = reading.mapping
+    used = {call.tool for call in reading.calls}
+    tools = {
+        name: ToolType(args=record, resource=template_of(name, mapping.tools.get(name, Tool())).type)
+        for name, record in reading.types.items()
+        if name in used
+    }
+    written = {parsed_template(name, text).type for name in used for text in _writes(mapping, name)}
+    behalf = None if mapping.on_behalf_of is None else mapping.on_behalf_of.type
+    return baseline(tools, mapping.principal.type, behalf, written)
+
+
+def _writes(mapping: Mapping, tool: str) -> tuple[str, ...]:
+    known = mapping.tools.get(tool)
+    return () if known is None or known.writes is None else known.writes
+
+
+class _Import:
+    """One import under way, after its file was read."""
+
+    def __init__(self, reading: Reading, records: Records, runs: Records | None, bundle: Bundle) -> None:
+        self.reading, self.records, self.runs, self.bundle = reading, records, runs, bundle
+        self.labels = SessionLabels(reading.mapping)
+        self.rows = Rows(reading.mapping, bundle, f"import-{self._digest()[:16]}")
+
+    def _digest(self) -> str:
+        """Of what decides how the lake looks, so that ids and the chain's name follow from it."""
+        told = "\n".join(
+            "\0".join((str(call.number), str(call.at), *call.key, call.tool, call.text))
+            for call in self.reading.calls
+        )
+        return sha256(f"{self.reading.mapping.document}\n{self.bundle.version}\n{told}")
+
+    def run(self, place: Path | None, folder: Path | None, advance: Advance) -> Imported:
+        if place is None:
+            for _ in self._made(advance):
+                pass
+            return self._told(None, None)
+        part = place.with_name(f".{place.name}.{os.getpid()}.part")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._write(part, advance)
+            aside = self._keep_aside(place)
+            part.rename(place)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        if folder is not None:
+            for name, text in self.bundle.files.items():
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(text, encoding="utf-8")
+        return self._told(place, aside)
+
+    def _made(self, advance: Advance) -> Iterator[tuple[TraceTable, Row]]:
+        """Yield every row of the trace."""
+        calls = self.reading.calls
+        ends: dict[tuple[str, str], int] = {}
+        for begin in range(0, len(calls), BLOCK):
+            block = calls[begin : begin + BLOCK]
+            records = [
+                row for row in self.records.take([call.number for call in block]) if isinstance(row, dict)
+            ]
+            for call, record in zip(block, records, strict=True):
+                self._of_session(call, record)
+                ends[call.key] = max(ends.get(call.key, call.at or 0), call.at or 0)
+            yield from self.rows.block(block, records)
+            advance(len(block))
+        if self.runs is not None:
+            self.labels.join(self.runs, ends)
+        yield from self.rows.session_labels(ends, self.labels.agreed())
+
+    def _of_session(self, call: Call, record: Record) -> None:
+        self.labels.add(call.key, record)
+        if call.derived:
+            self.labels.add_derived(call.key)
+
+    def _write(self, part: Path, advance: Advance) -> None:
+        store = LakeStore(part, write=True)
+        for table in trace.DRAINED:
+            if table is not trace.BLOBS:
+                store.create(table)
+        store.append(trace.POLICIES, self.bundle.row_dicts())
+        waiting: dict[str, list[Row]] = {table.name: [] for table in trace.DRAINED}
+        for table, row in self._made(advance):
+            waiting[table.name].append(row)
+            if len(waiting[table.name]) >= FLUSH:
+                _flush(store, waiting)
+        _flush(store, waiting)
+
+    def _keep_aside(self, place: Path) -> Path | None:
+        """Write the rows that could not be mapped next to the lake."""
+        path = place.with_name(f"{place.name}-rejected.parquet")
+        if not self.reading.rejected:
+            path.unlink(missing_ok=True)  # of an earlier import to the same place
+            return None
+        frame = rejected_frame(self.reading.rejected, self.records)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        leaving(frame).write_parquet(part)
+        part.replace(path)
+        return path
+
+    def _told(self, place: Path | None, aside: Path | None) -> Imported:
+        calls, rejected = self.reading.calls, self.reading.rejected
+        counts = Counter(each.cause for each in rejected)
+        tally = self.rows.tally
+        ends = {status: n for (kind, status), n in sorted(tally.items()) if kind == "execution"}
+        doubt = len(calls) - sum(ends.values())
+        return Imported(
+            lake=place,
+            rejected_file=aside,
+            rows=len(self.records),
+            mapped=len(calls),
+            rejected={cause: counts[cause] for cause in CAUSES if counts[cause]},
+            examples=list(_examples(rejected)),
+            sessions=len({call.key for call in calls}),
+            tenants=len({call.key[0] for call in calls}),
+            tools=len({call.tool for call in calls}),
+            outcomes={**ends, **({"in doubt: no outcome": doubt} if doubt else {})},
+            labels={label: n for (kind, label), n in sorted(tally.items()) if kind == "label"},
+            derived_times=sum(call.derived for call in calls),
+            notes=list(self._notes()),
+            bundle_version=self.bundle.version,
+            schema=self.bundle.files["schema.cedarschema"],
+        )
+
+    def _notes(self) -> Iterator[str]:
+        labels = self.labels
+        for label, n in sorted(labels.differing.items()):
+            yield f"Label `{label}` differs within {count(n, 'session')}, which are left without it."
+        if labels.runs_without_calls:
+            yield f"Runs without an imported call: {labels.runs_without_calls:,} of {labels.runs:,}."
+        if labels.runs_unreadable:
+            yield f"Runs that cannot be read, or name no session: {labels.runs_unreadable:,} of {labels.runs:,}."
+
+
+def _why(reading: Reading) -> str:
+    counts = Counter(each.cause for each in reading.rejected)
+    told = (f"{count(n, 'row')} {cause} ({CAUSES[cause]})" for cause, n in counts.items())
+    return "; ".join(told) or "there is none"
+
+
+def _flush(store: LakeStore, waiting: dict[str, list[Row]]) -> None:
+    """Append what waits, in the order in which no row refers to a missing one."""
+    for table in trace.DRAINED:
+        if rows := waiting[table.name]:
+            store.append(table, rows)
+            rows.clear()
+
+
+def _examples(rejected: Iterable[Rejected]) -> Iterator[tuple[Any, int, str]]:
+    seen: Counter[str] = Counter()
+    for each in rejected:
+        seen[each.cause] += 1
+        if seen[each.cause] <= EXAMPLES:
+            yield each.cause, each.number + 1, each.detail
+
+
+def rejected_frame(rejected: list[Rejected], records: Records) -> pl.DataFrame:
+    """Return the rows kept aside: `row` (from 1), `cause`, `detail`, and `record`, the row itself."""
+    columns = {
+        "row": [each.number + 1 for each in rejected],
+        "cause": [each.cause for each in rejected],
+        "detail": [each.detail for each in rejected],
+        "record": records.texts([each.number for each in rejected]),
+    }
+    schema = {"row": pl.Int64, "cause": pl.String, "detail": pl.String, "record": pl.String}
+    return pl.DataFrame(columns, schema=schema)

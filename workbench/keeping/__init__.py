@@ -1,0 +1,1 @@
+"""Replays kept in the lake, and opened again with the digest they had."""
