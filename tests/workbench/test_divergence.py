@@ -549,7 +549,8 @@ def test_faces_say_which_numbers_are_exact() -> None:
     log = [Made(), Made(cand=BLOCK), Made(order="o2", cand=BLOCK), Made("other", order="o3", cand=BLOCK)]
     found = told(log)
     assert found.headline == (
-        "3 of 4 decisions exact on this log (75.0 %); 1 conditional in their session, 0 across sessions"
+        "No earlier change reaches 3 of 4 decisions (75.0 %): what is said of them is exact. "
+        "1 are conditional in their session, 0 across sessions"
     )
     assert "Of 3 prevented, 2 exact and 1 conditional." in repr(found)
     assert found.as_dict()["by_effect"] == [

@@ -214,10 +214,9 @@ class Divergence(Faces):
         """The three counts, in words."""
         counts = self._counts
         total, exact = counts["decisions"], counts[EXACT]
-        return (
-            f"{exact:,} of {count(total, 'decision')} exact on this log ({share(exact, total)}); "
-            f"{counts[IN_SESSION]:,} conditional in their session, {counts[ACROSS]:,} across sessions"
-        )
+        reached = f"No earlier change reaches {exact:,} of {count(total, 'decision')} ({share(exact, total)})"
+        rest = f"{counts[IN_SESSION]:,} are conditional in their session, {counts[ACROSS]:,} across sessions"
+        return f"{reached}: what is said of them is exact. {rest}"
 
     def page(self) -> Page:
         """Say how much is exact, by effect, tool and tenant."""

@@ -44,6 +44,10 @@ _SURE = 1e-15
 """The smallest p-value that is told apart from 0."""
 
 
+MOST_NEEDED = 1_000_000
+"""Clusters above which nobody waits for them."""
+
+
 class Needed(NamedTuple):
     """How many more clusters would settle an open gate."""
 
@@ -296,6 +300,10 @@ def _needed(gate: Gate, each: Estimate, alpha: float, tested: int) -> Needed:
     if total is None:
         return Needed(None, "what was seen lies on the threshold: no number of sessions like these tells")
     more = max(1, total - each.low.clusters.count)
+    if more > MOST_NEEDED:
+        return Needed(
+            None, "what was seen lies all but on the threshold: no number of sessions to wait for tells"
+        )
     return Needed(
         more, f"about {count(more, 'cluster')} more would tell, if the rate stays as seen (80 % power)"
     )

@@ -180,7 +180,7 @@ def suggest(
     sources: Mapping[str, Any] | None = None,
     at: datetime | None = None,
     split: Split | None = None,
-    most: int = 3,
+    most: int = 1,
     cost: float = 1.0,
     level: float = 0.95,
 ) -> Suggestions:

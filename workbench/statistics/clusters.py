@@ -9,13 +9,14 @@ way. Sizes are as the log has them: an estimate for traffic of the same mix.
 
 Accepted: bounds of shares of unequal clusters are exact only where nothing flipped (`zero_bound`); under 20 clusters
 otherwise they rest on Kish's number of clusters, which is exact for equal clusters that flip as a whole, the least
-favourable case, and conservative in our simulations else.
+favourable case, and conservative in our simulations else. No upper bound is
+below the one that nothing at all would give (`least_upper`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -273,6 +274,18 @@ def zero_bound(clusters: Clusters, alpha: float) -> float:
     return float((n[: k + 1] * (cap[: k + 1] - level[k])).sum()) / clusters.size
 
 
+def least_upper(fitted: Fit, alpha: float) -> float:
+    """Return what an upper bound is at least: the one that nothing at all would give.
+
+    What was seen of rare events says little of their variance: one session in a thousand that flips as a whole is
+    mostly not among those seen. Without this, seeing some harm would give a lower bound than seeing none.
+    """
+    clusters = fitted.clusters
+    cap = np.minimum(clusters.cap, clusters.m) if fitted.kind == "share" else clusters.cap
+    found = zero_bound(replace(clusters, cap=cap), alpha)
+    return found if math.isfinite(found) else 0.0
+
+
 def effective(fitted: Fit, alpha: float) -> float:
     """Return the n that Clopper-Pearson is given: the effective n, corrected for its variance being estimated.
 
@@ -300,7 +313,7 @@ def _lower(fitted: Fit, alpha: float) -> float:
             return 0.0
         case "sessions" | "korn-graubard":
             n = effective(fitted, alpha)
-            return lower_bound(fitted.value * n, n, alpha)
+            return min(lower_bound(fitted.value * n, n, alpha), 1 - least_upper(fitted, alpha))
         case "gamma" if fitted.clusters.count > 1:
             return _gamma(fitted, alpha, 0.0)
         case "bootstrap":
@@ -319,9 +332,10 @@ def _upper(fitted: Fit, alpha: float) -> float:
             return zero_bound(fitted.clusters, alpha)
         case "sessions" | "korn-graubard":
             n = effective(fitted, alpha)
-            return upper_bound(fitted.value * n, n, alpha)
+            return max(upper_bound(fitted.value * n, n, alpha), least_upper(fitted, alpha))
         case "gamma" if fitted.clusters.count > 1:
-            return _gamma(fitted, alpha, float(fitted.clusters.y.max()) / fitted.clusters.size)
+            found = _gamma(fitted, alpha, float(fitted.clusters.y.max()) / fitted.clusters.size)
+            return max(found, least_upper(fitted, alpha))
         case "bootstrap":
             return _resampled(fitted, alpha).upper
         case "t" if fitted.clusters.count > 1:

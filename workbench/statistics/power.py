@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from scipy import special
 
-from workbench.statistics.clusters import effective, fit
+from workbench.statistics.clusters import effective, fit, least_upper
 from workbench.statistics.proportions import lower_bound, tail, upper_bound
 
 if TYPE_CHECKING:
@@ -79,7 +79,12 @@ def _clears(fitted: Fit, at: float, alpha: float, *, below: bool, power: float) 
         n = effective(fitted, alpha)
         flips = n * fitted.value + sign * spread * math.sqrt(n * fitted.value * (1 - fitted.value))
         flips = min(max(flips, 0.0), n)
-        bound = upper_bound(flips, n, alpha) if below else lower_bound(flips, n, alpha)
+        floor = least_upper(fitted, alpha)
+        bound = (
+            max(upper_bound(flips, n, alpha), floor)
+            if below
+            else min(lower_bound(flips, n, alpha), 1 - floor)
+        )
     else:
         bound = (fitted.upper(alpha) if below else fitted.lower(alpha)) + sign * spread * fitted.error
     return bound <= at if below else bound >= at

@@ -240,3 +240,15 @@ def test_bootstrap_draws_clusters_not_decisions() -> None:
     y = np.repeat([25.0, 0.0], [10, 30])
     spread = replicates(gather(y, 25.0), 4000).std()
     assert spread == pytest.approx(math.sqrt(0.25 * 0.75 / 40), rel=0.05)
+
+
+@given(st.data())
+def test_seeing_some_never_bounds_lower_than_seeing_none(data: st.DataObject) -> None:
+    """One flip in a thousand decisions says less than nothing against whole sessions that flip."""
+    sizes = data.draw(st.lists(st.integers(1, 30), min_size=2, max_size=60))
+    flips = [data.draw(st.integers(0, size)) for size in sizes]
+    for alpha in (0.05, 0.025):
+        none = fit(gather([0] * len(sizes), sizes, cap=sizes), "share").upper(alpha)
+        assert fit(gather(flips, sizes, cap=sizes), "share").upper(alpha) >= min(none, 1.0) - 1e-12
+        all_ = fit(gather(sizes, sizes, cap=sizes), "share").lower(alpha)
+        assert fit(gather(flips, sizes, cap=sizes), "share").lower(alpha) <= max(all_, 0.0) + 1e-12
