@@ -70,6 +70,9 @@ def names_of(cluster: str | Iterable[str]) -> tuple[str, ...]:
 def clusters(rows: pl.DataFrame, labels: pl.LazyFrame, cluster: tuple[str, ...]) -> pl.Series:
     """Return the name of each row's cluster (String, never null): canonical JSON of its keys.
 
+    A session that a name says nothing of (no such label, or null) is a cluster of its own: nobody said what it hangs
+    together with.
+
     Raises:
         ColumnUnknown: a name is neither a column of the rows nor a label on sessions.
     """
@@ -81,7 +84,9 @@ def clusters(rows: pl.DataFrame, labels: pl.LazyFrame, cluster: tuple[str, ...])
             frame = frame.join(
                 _label(labels, name, rows.columns), on=SESSION, how="left", maintain_order="left"
             )
-    return frame.select(pl.struct(cluster).struct.json_encode().alias("cluster"))["cluster"]
+    unsaid = pl.any_horizontal(pl.col(name).is_null() for name in cluster)
+    wide, own = (pl.struct(names).struct.json_encode() for names in (cluster, SESSION))
+    return frame.select(cluster=pl.when(unsaid).then(own).otherwise(wide))["cluster"]
 
 
 def _label(labels: pl.LazyFrame, name: str, columns: list[str]) -> pl.DataFrame:

@@ -22,7 +22,7 @@ from workbench.history.sweeping import Tagged, Tally, Told
 from workbench.lake import open_lake
 from workbench.metrics import SIDES, STATES, UNRESOLVED
 from workbench.replay import FRAME
-from workbench.splitting import Split
+from workbench.splitting import Split, clusters
 from workbench.sweep import COUNTS, tallied, versions_of, weighed
 
 if TYPE_CHECKING:
@@ -251,6 +251,19 @@ def test_tallies_are_weighed_as_rows_are_counted(lake: Lake, next_: Path) -> Non
     assert doubled == {name: 2 * n for name, n in once.items()}
     assert set(nothing.values()) == {0}
     assert all(isinstance(told, Told) for told in tally.n)
+
+
+def test_a_session_without_the_label_is_a_cluster_of_its_own() -> None:
+    rows = pl.DataFrame({"tenant": ["a"] * 6, "session_id": ["1", "1", "2", "3", "4", "4"]})
+    said = {"label": "desk", "tenant": "a", "decision_id": None}
+    labels = pl.LazyFrame(
+        [said | {"session_id": "1", "value": "north"}, said | {"session_id": "2", "value": "north"}],
+        schema_overrides={"decision_id": pl.String},
+    )
+    found = clusters(rows, labels, ("tenant", "desk"))
+    assert found.to_list()[:3] == ['{"tenant":"a","desk":"north"}'] * 3
+    assert found.n_unique() == 3
+    assert found[4] == found[5] != found[3]
 
 
 def test_money_is_added_up_where_rows_are_counted(lake: Lake, next_: Path) -> None:

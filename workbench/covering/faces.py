@@ -108,7 +108,8 @@ def policies_table(coverage: Coverage) -> Table:
     rows: list[Sequence[Cell]] = []
     for each in coverage.views.policies:
         said = [
-            *(["never satisfied"] if not each.satisfied and not each.unknown else []),
+            *(["never asked"] if not each.evaluated else []),
+            *(["never satisfied"] if each.evaluated and not each.satisfied and not each.unknown else []),
             *(["not known whether satisfied"] if not each.satisfied and each.unknown else []),
             *(["never decisive"] if each.satisfied and not each.decisive else []),
             *(["in error"] if each.errored else []),

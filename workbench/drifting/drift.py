@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LEAST = 0.1
 """Jensen-Shannon distance below which a change is not worth a person's time: 9 in 10 against 8 in 10 is 0.1."""
+NAMED = 8
+"""Variables named in a sentence."""
 SHOWN_ROWS = 15
 SHOWN_CATEGORIES = 2
 
@@ -90,7 +92,7 @@ class Drift(Faces):
             f"Before: {self._window(0)}; after: {self._window(1)} (exact on this log).",
             *([_most(hang)] if hang.height else []),
             *([f"{count(untested, 'variable')} could not be tested: too few sessions."] if untested else []),
-            *([f"In one window only: {', '.join(self.one_sided)}."] if self.one_sided else []),
+            *([f"In one window only: {_few(self.one_sided)}."] if self.one_sided else []),
         ]
         shown_rows = rows.head(SHOWN_ROWS)
         note = (
@@ -135,6 +137,12 @@ class Drift(Faces):
 
 
 _HEADS = ("variable", "distance", "drifted", "effect", "p (Holm)", "before", "after", "read by", "decisions")
+
+
+def _few(names: tuple[str, ...]) -> str:
+    """The first names, and how many more there are."""
+    left = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {left:,} more in `drift.one_sided`" if left > 0 else "")
 
 
 def _most(hang: pl.DataFrame) -> str:
