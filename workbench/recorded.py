@@ -109,9 +109,6 @@ class Recorded:
         )
 
 
-FactsOf = "Callable[[Recorded, Request, EntityUid], tuple[CompiledContext, tuple[str, ...]]]"
-
-
 def prepare_recorded(
     recorded: Recorded,
     args: Mapping[str, Json],

@@ -25,6 +25,7 @@ import polars as pl
 from runtime.bundle import Bundle
 from runtime.trace import SCHEMA_VERSION
 from runtime.tuning import find, tuned
+from workbench.asked import bundle_of
 from workbench.errors import BundleNotFound, ReplayFailure
 from workbench.history.sweeping import Tagged, Tally, Told
 from workbench.metrics import DECIDED, STATES, UNRESOLVED, counts
@@ -32,7 +33,6 @@ from workbench.progress import progress
 from workbench.redeciding import chosen_engine
 from workbench.replay import RECORDED
 from workbench.sweep_scan import Options, sweep_scan, tagger
-from workbench.versions import _bundle as bundle_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

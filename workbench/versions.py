@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.asked import AS_RECORDED, asked_of, bundle_of, spec_of
+from workbench.asked import AS_RECORDED, asked_of
 from workbench.errors import AxisInvalid
 from workbench.executors import is_local
 from workbench.redeciding import run_replay
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from workbench.rows import Engine
 
 __all__ = ["AS_RECORDED", "replay_lake"]
-
-_bundle, _spec = bundle_of, spec_of
-"""As other modules call them."""
 
 
 def replay_lake(
@@ -82,21 +79,6 @@ def replay_lake(
     """
     if state != "recorded" or approvals != "recorded":
         _require_simulable(state, approvals, executor)
-        from workbench.closed_loop import simulate  # noqa: PLC0415 - it replays, too
-
-        return simulate(
-            lake,
-            policy,
-            context=context,
-            limits=limits,
-            sources=sources,
-            versions=versions,
-            at=at,
-            recompile=recompile,
-            approvals=approvals,
-            engine=engine,
-            on_rows=on_rows,
-        )
     asked = asked_of(
         lake,
         policy,
@@ -107,6 +89,10 @@ def replay_lake(
         at=at,
         recompile=recompile,
     )
+    if state == "simulated":
+        from workbench.closed_loop import simulated  # noqa: PLC0415 - it replays, too
+
+        return simulated(lake, asked, approvals=approvals, engine=engine, on_rows=on_rows)
     return run_replay(
         lake,
         candidate=asked.policy,

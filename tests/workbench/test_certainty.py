@@ -15,7 +15,15 @@ from runtime import Runtime
 from workbench import certainty
 from workbench.cli import app
 from workbench.cli_replay import COULD_NOT_RUN, moment_of, versions_of
-from workbench.errors import AxisInvalid, ColumnUnknown, GatesInvalid, NotEstimable, WorkbenchError
+from workbench.closed_loop import simulate
+from workbench.errors import (
+    AxisInvalid,
+    ColumnUnknown,
+    GatesInvalid,
+    NotEstimable,
+    NotSavable,
+    WorkbenchError,
+)
 from workbench.faces import markdown
 from workbench.pages import diff_page, replay_page
 
@@ -264,3 +272,8 @@ def test_a_replay_over_simulated_state_is_saved_and_opened_again(lake: Lake, cap
     again = wb.open(lake.uri).reopen(kept.replay_id)
     assert again.digest() == replay.digest()
     assert again.pins["approvals"] == "denied"
+
+
+def test_what_cannot_be_opened_again_is_not_saved(lake: Lake, cap: Path) -> None:
+    with pytest.raises(NotSavable, match="took counters"):
+        wb.save(simulate(lake, cap, others="recorded"))

@@ -6,7 +6,7 @@ runtime; where the log cannot tell what they would have left, the row says so.
 
 from __future__ import annotations
 
-from workbench.closed_loop.simulating import simulate
+from workbench.closed_loop.simulating import simulate, simulated
 from workbench.closed_loop.state import APPROVALS, Approvals, Simulated, State
 
-__all__ = ["APPROVALS", "Approvals", "Simulated", "State", "simulate"]
+__all__ = ["APPROVALS", "Approvals", "Simulated", "State", "simulate", "simulated"]

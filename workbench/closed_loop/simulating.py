@@ -90,8 +90,6 @@ def simulate(
     Cost: a replay, a pass over the log (some microseconds a row), and what is decided again; memory some 300 bytes a
     decision beside the result.
     """
-    if approvals not in APPROVALS:
-        raise AxisInvalid(f"`approvals` must be one of {', '.join(APPROVALS)}, got {approvals!r}")
     asked = asked_of(
         lake,
         policy,
@@ -102,6 +100,21 @@ def simulate(
         at=at,
         recompile=recompile,
     )
+    return simulated(lake, asked, approvals=approvals, others=others, engine=engine, on_rows=on_rows)
+
+
+def simulated(
+    lake: Lake,
+    asked: Asked,
+    *,
+    approvals: Approvals = "recorded",
+    others: Literal["unknown", "recorded"] = "unknown",
+    engine: EngineName | Engine = "auto",
+    on_rows: Callable[[int], object] | None = None,
+) -> Simulated:
+    """Simulate state for a replay by axes that are resolved; the others as `simulate` takes them."""
+    if approvals not in APPROVALS:
+        raise AxisInvalid(f"`approvals` must be one of {', '.join(APPROVALS)}, got {approvals!r}")
     told = {"state": "simulated", "approvals": approvals} | (
         {} if others == "unknown" else {"others": others}
     )

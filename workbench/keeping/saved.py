@@ -209,6 +209,11 @@ def _require_savable(replay: Replay) -> Asked:
             f"this replay was decided by an engine in memory ({replay.engine}), which the lake cannot keep; "
             "replay with `engine='auto'`, 'columnar' or 'rows', and save that"
         )
+    if "others" in asked.more:
+        raise NotSavable(
+            "this replay took counters of the session that the runtime does not keep as recorded, which "
+            "`lake.replay` does not offer; make it by `lake.replay(state='simulated')`, and save that"
+        )
     for name, given in asked.sources.items():
         if not isinstance(given, str | Path):
             raise NotSavable(
