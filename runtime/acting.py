@@ -204,7 +204,7 @@ class Acting:
                 (row,) = self._runtime.ledger.commit(
                     contents=blobs,
                     evidence=[(OUTCOMES, outcome)],
-                    moves=metering.settles(self._runtime.bundle.limits, outcome),
+                    moves=metering.settles(self._runtime.limits_of(self.decision), outcome),
                 )
             except LedgerError as exc:
                 raise InDoubt(

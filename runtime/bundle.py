@@ -22,7 +22,7 @@ import cedarpy
 
 from runtime.annotations import PolicyVerdict, Refinement, policy_error, refinement
 from runtime.canonical import Json, content_hash
-from runtime.chains import bracketed
+from runtime.chains import policy_set
 from runtime.errors import BundleError, PolicyError, PolicySchemaError
 from runtime.limits_file import check_limits, parse_limits
 from runtime.links import LINKS_FILE, Link, parse_links
@@ -120,8 +120,7 @@ class Bundle:
         if found is None:
             if unknown := ids - self.policies.keys():
                 raise KeyError(f"bundle {self.name!r} has no policies {sorted(unknown)}")
-            kept = bracketed(_subset(self.document, ids))
-            found = self._subsets[ids] = cedarpy.PolicySet.from_json_str(json.dumps(kept))
+            found = self._subsets[ids] = policy_set(self.document, ids, self.policies)
         return found
 
     def row_dicts(self) -> list[dict[str, Json]]:
@@ -142,14 +141,6 @@ class Bundle:
             }
             for file, text in self.files.items()
         ]
-
-
-def _subset(document: Mapping[str, Any], ids: frozenset[str]) -> dict[str, Any]:
-    return {
-        "staticPolicies": {i: body for i, body in document["staticPolicies"].items() if i not in ids},
-        "templates": document["templates"],
-        "templateLinks": [link for link in document["templateLinks"] if link["newId"] not in ids],
-    }
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -217,7 +208,7 @@ def bundle_from_files(files: Mapping[str, str], name: str) -> Bundle:
     check_limits(limits, schema, LIMITS_FILE)
     policy_hash, version = hashes_of(texts, spec, limits)
     limits = replace(limits, watched=session_reads(loaded.document()))
-    return Bundle(
+    found = Bundle(
         name=name,
         files=texts,
         policies=loaded.infos(),
@@ -232,6 +223,8 @@ def bundle_from_files(files: Mapping[str, str], name: str) -> Bundle:
         cedar_schema=cedar_schema,
         tunables=loaded.tunables(),
     )
+    _ = found.policy_set  # what loads can decide: Cedar's parser takes deeper conditions than its engine
+    return found
 
 
 def hashes_of(texts: Mapping[str, str], spec: ContextSpec, limits: Limits) -> tuple[str, str]:

@@ -9,7 +9,17 @@ operand, and its reader stops at about a hundred levels.
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
+
+import cedarpy
+
+from runtime.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runtime.bundle import PolicyInfo
 
 OPERATORS = ("&&", "||")
 
@@ -48,3 +58,47 @@ def balanced(op: str, parts: list[Any]) -> Any:
         return parts[0]
     half = len(parts) // 2
     return {op: {"left": balanced(op, parts[:half]), "right": balanced(op, parts[half:])}}
+
+
+def policy_set(
+    document: Mapping[str, Any], without: frozenset[str], policies: Mapping[str, PolicyInfo]
+) -> cedarpy.PolicySet:
+    """Return the engine's handle of a policy set in Cedar's JSON format, its chains balanced.
+
+    Args:
+        document: the policy set.
+        without: ids of policies to leave out.
+        policies: where they stand, by id.
+
+    Raises:
+        PolicyError: a condition is nested too deep for the engine; names the policy.
+    """
+    kept = {
+        "staticPolicies": {i: body for i, body in document["staticPolicies"].items() if i not in without},
+        "templates": document["templates"],
+        "templateLinks": [link for link in document["templateLinks"] if link["newId"] not in without],
+    }
+    try:
+        return cedarpy.PolicySet.from_json_str(json.dumps(bracketed(kept)))
+    except ValueError as exc:
+        bodies = {**kept["templates"], **kept["staticPolicies"]}
+        wrong = [name for name, body in bodies.items() if not _taken(name, body)] or sorted(bodies)[:1]
+        place = policies.get(wrong[0])
+        raise PolicyError(
+            "its condition is nested too deep for Cedar's engine, though its parser takes it; split it into several "
+            "policies",
+            file=None if place is None else place.file,
+            line=None if place is None else place.line,
+            policy=wrong[0],
+        ) from exc
+
+
+def _taken(name: str, body: Any) -> bool:
+    """Whether the engine takes a policy, or template, by itself."""
+    empty: dict[str, Any] = {"staticPolicies": {}, "templates": {}, "templateLinks": []}
+    kind = "templates" if "slot" in json.dumps(body) else "staticPolicies"
+    try:
+        cedarpy.PolicySet.from_json_str(json.dumps(bracketed({**empty, kind: {name: body}})))
+    except ValueError:
+        return False
+    return True

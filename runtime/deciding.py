@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from runtime.enforced import Enforced
     from runtime.identity import Identity
     from runtime.ledger import Move
+    from runtime.limits import Limits
     from runtime.loop import Runtime
     from runtime.policy import Decision, Grants
     from runtime.record import Row
@@ -98,30 +100,37 @@ class Settler:
 
     def _settle_once(self, attempt: Attempt) -> Settled:
         began = time.perf_counter_ns()
-        request = self._request(attempt)
+        enforced = self.runtime.enforced  # once: it may be another one by the time this is durable
+        request = self._request(attempt, enforced.bundle.limits)
         attempt.tried[:] = [request.decision_id]
         claim = self._claim(attempt, micros(request.at))
         grants = self.runtime.approvals.held(attempt.approval_id) if attempt.approval_id else None
         if claim is not None and (grants is None or grants.refusal is None):
-            return self._settle_repeat(attempt, request, claim, began, grants)
-        decision = self._decide(request, attempt, grants)
+            return self._settle_repeat(attempt, request, claim, began, grants, enforced)
+        decision = self._decide(request, attempt, grants, enforced)
         new_claim = None
         if decision.runs and attempt.key_hash:
             new_claim = _new_claim(attempt, attempt.key_hash, request)
-        moves = [*metering.charges(self.runtime.bundle.limits, decision), *self._of_approvals(decision)]
-        row = self._commit(attempt.tool, decision, began, claim=new_claim, moves=moves)
+        moves = [*metering.charges(enforced.bundle.limits, decision), *self._of_approvals(decision, enforced)]
+        row = self._commit(attempt.tool, decision, began, enforced, claim=new_claim, moves=moves)
         return Settled(row, decision.enforced_args, None if decision.runs else raiser(decision))
 
-    def _of_approvals(self, decision: Decision) -> list[Move]:
+    def _of_approvals(self, decision: Decision, enforced: Enforced) -> list[Move]:
         """What a decision does to approvals: it asks for one, or uses what it was granted."""
         approvals = self.runtime.approvals
-        return [*approvals.asked(decision, self.runtime.bundle), *approvals.used(decision)]
+        return [*approvals.asked(decision, enforced.bundle), *approvals.used(decision)]
 
     def _settle_repeat(
-        self, attempt: Attempt, request: Request, claim: Claim, began: int, grants: Grants | None
+        self,
+        attempt: Attempt,
+        request: Request,
+        claim: Claim,
+        began: int,
+        grants: Grants | None,
+        enforced: Enforced,
     ) -> Settled:
         """An idempotency hit: passes policy first, is recorded as `duplicate`, and never runs the tool."""
-        original, limits = self.runtime.ledger.decision(claim.decision_id), self.runtime.bundle.limits
+        original, limits = self.runtime.ledger.decision(claim.decision_id), enforced.bundle.limits
         if claim.args_hash != args_hash(attempt):
             decision = refuse(
                 request,
@@ -129,15 +138,17 @@ class Settler:
                 f"idempotency key {attempt.key!r} was used by decision {claim.decision_id} with other arguments",
             )
             moves = metering.charges(limits, decision, runs=False)
-            row = self._commit(attempt.tool, decision, began, repeat_of=claim.decision_id, moves=moves)
+            row = self._commit(
+                attempt.tool, decision, began, enforced, repeat_of=claim.decision_id, moves=moves
+            )
             return Settled(row, None, raiser(decision, IdempotencyConflict(decision.reason)))
-        decision = self._decide(request, attempt, grants)
+        decision = self._decide(request, attempt, grants, enforced)
         if decision.runs and not same_action(decision, original):
             decision = refuse(
                 request, "duplicate_differs", f"what would run now differs from what {claim.decision_id} ran"
             )
-        moves = [*metering.charges(limits, decision, runs=False), *self._of_approvals(decision)]
-        row = self._commit(attempt.tool, decision, began, repeat_of=claim.decision_id, moves=moves)
+        moves = [*metering.charges(limits, decision, runs=False), *self._of_approvals(decision, enforced)]
+        row = self._commit(attempt.tool, decision, began, enforced, repeat_of=claim.decision_id, moves=moves)
         if not decision.runs:
             return Settled(row, None, raiser(decision))
         return Settled(row, None, lambda: recovery.repeated(self.runtime, claim.decision_id))
@@ -149,10 +160,12 @@ class Settler:
             return found if actions.find(self.runtime.ledger, found.decision_id) else None
         return found
 
-    def _decide(self, request: Request, attempt: Attempt, grants: Grants | None) -> Decision:
+    def _decide(
+        self, request: Request, attempt: Attempt, grants: Grants | None, enforced: Enforced
+    ) -> Decision:
         """Decide; whatever deciding raises becomes a recorded refusal, so that no request leaves no trace."""
         try:
-            return self.runtime.decide(request, attempt.tool, attempt.bound.refusal, grants)
+            return self.runtime.decide(request, attempt.tool, attempt.bound.refusal, grants, enforced)
         except (LedgerError, RegistrationError):
             raise
         except Exception as exc:  # noqa: BLE001 - a guard point: the evaluator, and sources and values not our own
@@ -177,7 +190,7 @@ class Settler:
             )
         return found
 
-    def _request(self, attempt: Attempt) -> Request:
+    def _request(self, attempt: Attempt, limits: Limits) -> Request:
         who, tool = self.identity, attempt.tool.name
         standing = metering.look(self.runtime.ledger, who.tenant, who.session_id, tool, str(who.principal))
         counters = self._own(standing.session)
@@ -199,7 +212,6 @@ class Settler:
             session_state={"calls": counters.calls},
         )
         resumed = attempt.approval_id is not None
-        limits = self.runtime.bundle.limits
         return metering.read(self.runtime.ledger, limits, request, resumed=resumed, standing=standing)
 
     def _commit(
@@ -207,6 +219,7 @@ class Settler:
         tool: Tool,
         decision: Decision,
         began: int,
+        enforced: Enforced,
         *,
         claim: Claim | None = None,
         repeat_of: str | None = None,
@@ -215,12 +228,13 @@ class Settler:
         runtime, request = self.runtime, decision.request
         row = decision_row(
             decision,
-            runtime.bundle,
+            enforced.bundle,
             decided_at=runtime.clock(),
             latency_us=(time.perf_counter_ns() - began) // 1000,
             engine=runtime.engine,
             kind="duplicate" if repeat_of else "call" if decision.grants is None else "resumed",
             linked_to=repeat_of or (None if decision.grants is None else decision.grants.approval_id),
+            followed=None if enforced.alias is None else runtime.followed(enforced.alias),
         )
         row |= {"effect": tool.effects.effect, "writes": tool.effects.written(decision.enforced_args)}
         step = SessionStep(
@@ -230,7 +244,7 @@ class Settler:
             ran=decision.runs and repeat_of is None,
             owner=self.identity.owner,
         )
-        contents: Iterable[tuple[Table, Row]] = (*runtime.policy_rows, *content_rows(decision))
+        contents: Iterable[tuple[Table, Row]] = (*enforced.unrecorded, *content_rows(decision))
         if step.ran:
             runtime.running[request.decision_id] = None  # before anybody can find it in the ledger
         try:
@@ -244,7 +258,7 @@ class Settler:
         except BaseException:
             runtime.running.pop(request.decision_id, None)
             raise
-        runtime.policy_rows = []  # they are in the ledger now
+        enforced.unrecorded = []  # they are in the ledger now
         return links[0]
 
 

@@ -26,6 +26,8 @@ GovernanceError
 │   ├── ContextSpecError
 │   └── LimitsError
 ├── RegistrationError    (ValueError)       fix the tool's declaration, or the session's identity
+├── AliasUnknown         (LookupError)      no such alias in this lake: promote a version first
+├── AliasMoved           somebody else moved it: look again, then decide again
 ├── ClockError           (ValueError)       set the clock: it says no usable time
 ├── RecordRefused        (ValueError)       fix the input: it cannot be recorded as given
 ├── SourceError          a system of record could not answer; the decision fails closed
@@ -336,6 +338,18 @@ class ActionMoved(CommitConflict):
     """An action is not in the state it was believed to be in, or has ended. Nothing was written; look again."""
 
     kind: ClassVar[str] = "action_moved"
+
+
+class AliasUnknown(GovernanceError, LookupError):  # noqa: N818 - named for what the alias is
+    """An alias was never given to a version in this lake. Names those that were."""
+
+    kind: ClassVar[str] = "alias_unknown"
+
+
+class AliasMoved(GovernanceError):  # noqa: N818 - named for what became of it
+    """An alias stands for another version than it was believed to. Nothing was written: look at it again."""
+
+    kind: ClassVar[str] = "alias_moved"
 
 
 class CommitUncertain(LedgerError):  # noqa: N818 - the state's own name

@@ -11,28 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from runtime.approvals import TTL, Approvals
-from runtime.approvers import as_authenticators
 from runtime.bundle import Bundle, load_bundle
-from runtime.cedar import engine_name, evaluate
+from runtime.cedar import engine_name
 from runtime.clocks import checked_clock
-from runtime.context import compile_context
-from runtime.errors import GovernanceError, RegistrationError
+from runtime.enforced import enforceable
+from runtime.errors import RegistrationError
+from runtime.following import LOOK_SECONDS
 from runtime.identity import checked_label, identity_of, scope_names
 from runtime.isolation import elsewhere
-from runtime.lake import LEDGER_FILE, lake_uri
-from runtime.ledger import Ledger
-from runtime.policy import Decision, Derive, Evaluate, Grants, Prepared, decide
-from runtime.prepare import prepare
+from runtime.lake import LakeStore
+from runtime.opening import open_runtime
 from runtime.record import label_row
-from runtime.recovery import Doubt, Recovered, in_doubt, recover, resolve, settle_owed
+from runtime.recovery import Doubt, Recovered, in_doubt, resolve, settle_owed
 from runtime.registration import check_against_schema, find_tool, governed
-from runtime.request import RequestInvalid
 from runtime.session import Session
 from runtime.shutdown import finish_calls, shutdown_on
-from runtime.sources import bind_sources
 from runtime.stops import Stops
 from runtime.tools import ResultStorage, Tool, make_tool
-from runtime.trace import OUTCOMES, POLICIES
+from runtime.trace import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -40,18 +36,23 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from runtime.acting import Acting
+    from runtime.aliases import Alias
     from runtime.authenticators import Authenticator
     from runtime.canonical import Json
     from runtime.drain import DrainReport
+    from runtime.enforced import Enforced
     from runtime.entities import EntityUid
+    from runtime.following import Follower
     from runtime.guards import Guard, Proposal
     from runtime.isolation import Isolation
+    from runtime.ledger import Ledger
     from runtime.lifecycle import Effect
+    from runtime.limits import Limits
+    from runtime.policy import Decision, Grants
     from runtime.record import Row
     from runtime.request import Request
-    from runtime.ruling import Answer
     from runtime.sources import Source
-    from runtime.trace import ExecutionStatus, Table
+    from runtime.trace import ExecutionStatus
     from runtime.usage import Usage
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -63,25 +64,29 @@ class Runtime:
     def __init__(
         self,
         *,
-        bundle: Bundle,
+        enforced: Enforced,
         ledger: Ledger,
         lake: str,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, Any],
         storage_options: Mapping[str, str] | None = None,
         clock: Callable[[], datetime] | None = None,
         approvals: Approvals | None = None,
     ) -> None:
-        self.bundle = bundle
+        self.enforced = enforced
+        """What decides; replaced as a whole by `switch`."""
         self.ledger = ledger
         self.lake = lake
-        self.sources = sources
         self.clock = checked_clock(clock)
         self.approvals = approvals or Approvals(ledger, clock=self.clock)
         """What waits for people, and how they answer."""
         self.stops = Stops(ledger)
         """Emergency stops, obeyed by every process that shares the ledger."""
         self.engine = engine_name()
-        self.policy_rows: list[tuple[Table, Row]] = [(POLICIES, row) for row in bundle.row_dicts()]
+        self.follower: Follower | None = None
+        """Looks whether the alias that this runtime follows has moved; None: it was given a version."""
+        self._given = sources
+        self._base = None if "://" in lake else Path(lake)
+        self._before: list[Enforced] = []
         self._storage_options = storage_options
         self._closed = False
         self.tools: dict[str, Tool] = {}
@@ -96,6 +101,16 @@ class Runtime:
         """Called at each of `runtime.protocol.STEPS`; for tests, which stop a process there."""
         self._governed: dict[str, Callable[..., Any]] = {}
 
+    @property
+    def bundle(self) -> Bundle:
+        """The version in force."""
+        return self.enforced.bundle
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Its sources by name."""
+        return self.enforced.sources
+
     @classmethod
     def open(
         cls,
@@ -108,11 +123,13 @@ class Runtime:
         clock: Callable[[], datetime] | None = None,
         authenticators: str | Path | Iterable[Authenticator] = (),
         approval_ttl: timedelta | float = TTL,
+        look_every: float = LOOK_SECONDS,
     ) -> Runtime:
         """Open a runtime.
 
         Args:
-            bundle: folder of a policy bundle, or a loaded one.
+            bundle: folder of a policy bundle, or a loaded one, which pins it; or an alias of the lake, `champion`,
+                which is followed: when it moves, the version it stands for is enforced.
             lake: folder or URL of the Delta tables; created by the first drain.
             ledger: SQLite file; default `<lake>/_ledger.sqlite` for a local lake, required for a URL.
             sources: locations of the facts that `context.toml` names: a path or URL, a SQLAlchemy engine, a
@@ -121,41 +138,20 @@ class Runtime:
             clock: returns the current UTC time; for tests.
             authenticators: who tell who approves: path of an `approvers.toml`, or objects. None: nobody can, here.
             approval_ttl: how long an approval can be granted and used; a number is seconds.
+            look_every: seconds from one look at a followed alias to the next.
 
         Raises:
-            BundleError: the bundle cannot be used; the message names file, line and policy.
+            BundleError: the bundle cannot be used; the message names file, line and policy. Or no such alias.
             LedgerError: the ledger cannot be opened, or the lake's folder cannot hold Delta tables.
             ClockError: `clock` is no function; at its first use, that it says no usable time.
             GovernanceError: a lake at a URL, and no `ledger`.
         """
         if (instead := elsewhere()) is not None:
             return instead  # type: ignore[no-any-return]  # it stands in for one
-        told = checked_clock(clock)
-        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        uri = str(lake)
-        if ledger is None and "://" in uri:
-            raise GovernanceError(f"a lake at {uri!r} needs `ledger=`, a local file for the durable ledger")
-        path = Path(ledger) if ledger is not None else Path(uri) / LEDGER_FILE
-        lake_uri(uri)  # a folder that no Delta table can be in is refused before anything is recorded
-        base = None if "://" in uri else Path(uri)
-        bound = bind_sources(loaded.spec, sources or {}, base)
-        known = as_authenticators(authenticators)
-        opened = Ledger.open(path)
-        made = cls(
-            bundle=loaded,
-            ledger=opened,
-            approvals=Approvals(opened, known, ttl=approval_ttl, clock=told),
-            lake=uri,
-            sources=bound,
-            storage_options=storage_options,
-            clock=told,
-        )
-        try:
-            made.recovered = recover(made)
-        except BaseException:
-            opened.close()
-            raise
-        return made
+        return open_runtime(
+            cls, bundle, lake=str(lake), ledger=ledger, sources=sources or {}, storage_options=storage_options,
+            clock=clock, authenticators=authenticators, approval_ttl=approval_ttl, look_every=look_every,
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -281,42 +277,44 @@ class Runtime:
         return session
 
     def decide(
-        self, request: Request, tool: Tool, bind_refusal: str | None = None, grants: Grants | None = None
-    ) -> Decision:
-        """Drive `runtime.policy.decide` with systems of record and Cedar. Records and executes nothing."""
-        fold = decide(request, self.bundle, grants)
-        approval = None if grants is None else grants.approval
-        reply: Prepared | Answer | None = None
-        while True:
-            try:
-                ask = fold.send(reply)  # type: ignore[arg-type]  # the first send is None, as generators want
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]  # the fold's return type
-            match ask:
-                case Derive(args):
-                    reply = self._prepare(request, args, tool, bind_refusal, approval)
-                case Evaluate(prepared, lifted):
-                    assert prepared.case is not None  # noqa: S101 - not refused
-                    reply = evaluate(prepared.case, self.bundle, lifted)
-
-    def _prepare(
         self,
         request: Request,
-        args: Mapping[str, Json],
         tool: Tool,
-        bind_refusal: str | None,
-        approval: Json,
-    ) -> Prepared:
-        def check(found: Mapping[str, Json]) -> None:
-            if bind_refusal is not None:
-                raise RequestInvalid("args_invalid", bind_refusal)
-            if found is not request.args or not request.is_bound:
-                tool.check(found)
+        bind_refusal: str | None = None,
+        grants: Grants | None = None,
+        enforced: Enforced | None = None,
+    ) -> Decision:
+        """Decide under a version, by default the one in force. Records and executes nothing."""
+        return (enforced or self.enforced).decide(request, tool, bind_refusal, grants)
 
-        def facts(about: Request, resource: EntityUid) -> Any:
-            return compile_context(self.bundle.spec, self.sources, about, resource)
+    def switch(self, bundle: str | Path | Bundle, *, alias: Alias | None = None) -> None:
+        """Enforce another version from now on; calls under way finish under the one they began with.
 
-        return prepare(request, args, self.bundle, facts, check, approval)
+        Args:
+            bundle: folder of a policy bundle, or a loaded one.
+            alias: the row of the log that named it; None: it is pinned, and no alias is followed any more.
+
+        Raises:
+            BundleError: it cannot be used. The version before stays in force, as with the next.
+            RegistrationError: its schema does not fit a registered tool.
+        """
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        made = enforceable(loaded, self._given, self._base, tools=self.tools.values(), alias=alias)
+        if alias is None and self.follower is not None:
+            self.follower.stop()
+            self.follower = None
+        self._before.append(self.enforced)
+        self.enforced = made
+
+    def limits_of(self, decision: Row) -> Limits:
+        """The limits that a decision was charged by; those in force, if it was made before this was opened."""
+        known = {each.bundle.limits_hash: each.bundle.limits for each in (*self._before, self.enforced)}
+        return known.get(str(decision.get("limits_hash")), self.bundle.limits)
+
+    def followed(self, alias: Alias) -> dict[str, Json] | None:
+        """What a decision records of the alias that its version was named by."""
+        follower = self.follower
+        return None if follower is None else follower.inputs(alias)
 
     def label(
         self,
@@ -374,7 +372,6 @@ class Runtime:
     def drain(self) -> DrainReport:
         """Move what the ledger holds into the lake's Delta tables, exactly once. Safe to call at any time."""
         from runtime.drain import drain  # noqa: PLC0415 - loads pyarrow, 0.3 s that a call never needs
-        from runtime.lake import LakeStore  # noqa: PLC0415 - as above
 
         self.approvals.expire()  # so that it is told, whether or not anybody looks
         return drain(self.ledger, LakeStore(self.lake, self._storage_options, write=True))
@@ -389,12 +386,15 @@ class Runtime:
         if self._closed:
             return
         self._closed = self.stopping = True
+        if self.follower is not None:
+            self.follower.stop()
         try:
             finish_calls(self, grace)
             if drain:
                 self.drain()
         finally:
             self.ledger.close()
-            for source in self.sources.values():
+            every = [source for each in (*self._before, self.enforced) for source in each.sources.values()]
+            for source in {id(source): source for source in every}.values():
                 if callable(release := getattr(source, "close", None)):
                     release()

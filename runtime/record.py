@@ -47,8 +47,12 @@ def decision_row(
     engine: str,
     kind: Kind = "call",
     linked_to: str | None = None,
+    followed: Mapping[str, Json] | None = None,
 ) -> Row:
-    """Return the row of `decisions`, without the chain's columns (the ledger fills those)."""
+    """Return the row of `decisions`, without the chain's columns (the ledger fills those).
+
+    `followed` is what is recorded of the alias that named the bundle; see `runtime.following`.
+    """
     first, enforced = decision.first, decision.enforced or decision.first
     # What was asked is what was derived first; a refused repeat has derived nothing, and not from other arguments.
     args = first.text if first.args is decision.request.args else decision.request.args_text
@@ -67,7 +71,9 @@ def decision_row(
         "policy_hash": bundle.policy_hash,
         "context_spec_hash": bundle.context_spec_hash,
         "limits_hash": bundle.limits_hash,
-        "stage_inputs": canonical({**decision.first.inputs, "limits": decision.request.limit_inputs}),
+        "stage_inputs": canonical(
+            {**decision.first.inputs, "limits": decision.request.limit_inputs, **(followed or {})}
+        ),
         "enforced_args": None if decision.enforced_args is None else enforced.text,
         "action_hash": decision.action_hash,
         **({} if decision.grants is None else _grant_columns(decision)),

@@ -34,7 +34,7 @@ CREATE INDEX IF NOT EXISTS stops_in_force ON stops (stop_id) WHERE lifted_at IS 
 """
 FIND: Final = (
     "SELECT stop_id FROM stops WHERE lifted_at IS NULL AND (tenant IS NULL OR tenant = ?1)"
-    " AND (tool IS NULL OR tool = ?2) AND (agent IS NULL OR agent = ?3) ORDER BY stop_id LIMIT 1"
+    " AND (tool IS NULL OR tool = ?2) AND (agent IS NULL OR agent = ?3) ORDER BY set_at, stop_id LIMIT 1"
 )
 """The oldest stop in force for (tenant, tool, agent)."""
 _SELECT: Final = (
@@ -86,7 +86,7 @@ class Stops:
     def history(self, *, lifted: bool = True) -> list[Stop]:
         """Return the stops, oldest first: with those that were lifted, or only those in force."""
         where = "" if lifted else " WHERE lifted_at IS NULL"
-        return [_stop(row) for row in self._ledger.query(f"{_SELECT}{where} ORDER BY stop_id")]
+        return [_stop(row) for row in self._ledger.query(f"{_SELECT}{where} ORDER BY set_at, stop_id")]
 
     def named(
         self, *, tenant: str | None = None, tool: str | None = None, agent: str | EntityUid | None = None
@@ -154,7 +154,7 @@ class Stops:
         def move(db: sqlite3.Connection) -> None:
             lifted.clear()
             ids = given or [
-                row[0] for row in db.execute("SELECT stop_id FROM stops ORDER BY stop_id").fetchall()
+                row[0] for row in db.execute("SELECT stop_id FROM stops ORDER BY set_at, stop_id").fetchall()
             ]
             for stop_id in ids:
                 lifted.extend(_lift(db, stop_id, who, now))

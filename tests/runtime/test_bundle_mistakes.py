@@ -287,3 +287,25 @@ def test_a_link_with_a_member_twice_is_refused_not_read_as_the_last() -> None:
     )
     with pytest.raises(BundleError, match="same member twice"):
         bundle_from_files({"schema.cedarschema": schema, "p.cedar": policy, "links.json": link}, "b")
+
+
+def test_what_loads_can_decide_so_conditions_that_the_engine_cannot_read_are_refused_by_line() -> None:
+    """Cedar's parser takes deeper conditions than the engine's reader: found in the tuner, with 60 nested ifs."""
+    schema = (
+        'entity A; entity B; action "x" appliesTo { principal: [A], resource: [B], context: { args: {} } };'
+    )
+    texts = {"schema.cedarschema": schema}
+
+    def nested(depth: int) -> str:
+        condition = "true"
+        for _ in range(depth):
+            condition = f"if principal == resource then {condition} else false"
+        return (
+            '@id("fine")\npermit (principal, action, resource);\n'
+            f'@id("deep")\nforbid (principal, action, resource) when {{ {condition} }};\n'
+        )
+
+    assert bundle_from_files({**texts, "p.cedar": nested(20)}, "b").policy_set is not None
+    with pytest.raises(PolicyError, match="nested too deep for Cedar's engine") as refused:
+        bundle_from_files({**texts, "p.cedar": nested(70)}, "b")
+    assert (refused.value.file, refused.value.line, refused.value.policy) == ("p.cedar", 3, "deep")

@@ -690,7 +690,7 @@ def test_arguments_without_a_common_form_are_a_recorded_block(till: Any) -> None
 
 def test_whatever_deciding_raises_is_a_recorded_block(till: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     till.declare()
-    monkeypatch.setattr("runtime.loop.prepare", raises(RecursionError("too deep")))
+    monkeypatch.setattr("runtime.enforced.prepare", raises(RecursionError("too deep")))
     with till.session() as session, pytest.raises(Blocked, match="RecursionError: too deep"):
         session.call("pay", "o")
     assert till.decision()["reason_code"] == "undecidable"

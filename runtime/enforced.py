@@ -1,0 +1,114 @@
+"""What a runtime decides with: a bundle and the sources bound to its spec, as one value.
+
+One rule: a call is decided, charged and recorded under one of these, taken once at its start. So a runtime that
+switches to another version while calls are under way never decides by one and records the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runtime.cedar import evaluate
+from runtime.context import compile_context
+from runtime.policy import Decision, Derive, Evaluate, Grants, Prepared, decide
+from runtime.prepare import prepare
+from runtime.registration import check_against_schema
+from runtime.request import RequestInvalid
+from runtime.sources import bind_sources
+from runtime.trace import POLICIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from runtime.aliases import Alias
+    from runtime.bundle import Bundle
+    from runtime.canonical import Json
+    from runtime.entities import EntityUid
+    from runtime.record import Row
+    from runtime.request import Request
+    from runtime.ruling import Answer
+    from runtime.sources import Source
+    from runtime.tools import Tool
+    from runtime.trace import Table
+
+
+@dataclass(eq=False, kw_only=True)
+class Enforced:
+    """One version, ready to decide."""
+
+    bundle: Bundle
+    sources: Mapping[str, Source]
+    """By name, as the bundle's context spec declares them."""
+    alias: Alias | None = None
+    """The alias that named it, as it was followed; None: the version was given."""
+    unrecorded: list[tuple[Table, Row]] = field(init=False)
+    """Texts that the ledger does not hold yet; emptied by the decision that is committed with them."""
+
+    def __post_init__(self) -> None:
+        self.unrecorded = [(POLICIES, row) for row in self.bundle.row_dicts()]
+
+    def decide(
+        self, request: Request, tool: Tool, bind_refusal: str | None = None, grants: Grants | None = None
+    ) -> Decision:
+        """Drive `runtime.policy.decide` with systems of record and Cedar. Records and executes nothing."""
+        fold = decide(request, self.bundle, grants)
+        approval = None if grants is None else grants.approval
+        reply: Prepared | Answer | None = None
+        while True:
+            try:
+                ask = fold.send(reply)  # type: ignore[arg-type]  # the first send is None, as generators want
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]  # the fold's return type
+            match ask:
+                case Derive(args):
+                    reply = self._prepare(request, args, tool, bind_refusal, approval)
+                case Evaluate(prepared, lifted):
+                    assert prepared.case is not None  # noqa: S101 - not refused
+                    reply = evaluate(prepared.case, self.bundle, lifted)
+
+    def _prepare(
+        self,
+        request: Request,
+        args: Mapping[str, Json],
+        tool: Tool,
+        bind_refusal: str | None,
+        approval: Json,
+    ) -> Prepared:
+        def check(found: Mapping[str, Json]) -> None:
+            if bind_refusal is not None:
+                raise RequestInvalid("args_invalid", bind_refusal)
+            if found is not request.args or not request.is_bound:
+                tool.check(found)
+
+        def facts(about: Request, resource: EntityUid) -> Any:
+            return compile_context(self.bundle.spec, self.sources, about, resource)
+
+        return prepare(request, args, self.bundle, facts, check, approval)
+
+
+def enforceable(
+    bundle: Bundle,
+    given: Mapping[str, Any],
+    base: Path | None,
+    *,
+    tools: Iterable[Tool] = (),
+    alias: Alias | None = None,
+) -> Enforced:
+    """Make a bundle ready to decide.
+
+    Args:
+        bundle: to be enforced.
+        given: locations of its sources by name, as `Runtime.open` takes them.
+        base: folder that relative locations start from.
+        tools: registered ones, which its schema has to fit.
+        alias: that named it.
+
+    Raises:
+        ContextSpecError: a source is not bound, or is bound to something of another kind.
+        RegistrationError: the schema declares other parameters or another resource for a tool.
+    """
+    for tool in tools:
+        check_against_schema(tool, bundle)
+    return Enforced(bundle=bundle, sources=bind_sources(bundle.spec, given, base), alias=alias)
