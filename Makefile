@@ -15,10 +15,10 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick check lab bench clean
+.PHONY: help demo test quick browser check lab bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED)  ## govern, record, replay, score and log real agent tool calls
 	$(BIN)/redecide demo
@@ -26,8 +26,11 @@ demo: $(INSTALLED)  ## govern, record, replay, score and log real agent tool cal
 test: $(INSTALLED)  ## run every test
 	$(BIN)/pytest $(WORKERS) $(PYTEST_ARGS)
 
-quick: $(INSTALLED)  ## run the tests that are neither slow nor the demo
-	$(BIN)/pytest $(WORKERS) -m "not slow and not demo" $(PYTEST_ARGS)
+quick: $(INSTALLED)  ## run the tests that are neither slow, nor the demo, nor in a browser
+	$(BIN)/pytest $(WORKERS) -m "not slow and not demo and not browser" $(PYTEST_ARGS)
+
+browser: $(INSTALLED)  ## click through the views in a real JupyterLab (needs Debian's chromium)
+	$(BIN)/pytest $(WORKERS) -m browser $(PYTEST_ARGS)
 
 check: $(INSTALLED)  ## lint, formatting, types
 	$(BIN)/ruff check

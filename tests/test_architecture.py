@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import statistics
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,6 +53,10 @@ PURE = frozenset(
         *("tuning", "tunables", "literals"),
         # What a session's attempts are counted by: imported calls have the counters the runtime would have recorded.
         "cycles",
+        # The log of names that `promote` writes and runtimes follow: one table of the lake, no ledger.
+        "aliases",
+        # Where each policy of a file begins, for an editor's marks.
+        "policy_files",
     }
 )
 """Modules of the runtime that the workbench may import. `sources` reads; nothing here executes or writes evidence."""
@@ -79,12 +84,16 @@ class Import(NamedTuple):
     line: int
 
 
+@cache
 def modules(*packages: str) -> dict[str, ast.Module]:
-    """Return the syntax tree of each module by its path below the root."""
+    """Return the syntax tree of each module by its path below the root; do not alter them."""
+    if len(packages) > 1:
+        return {path: tree for package in packages for path, tree in modules(package).items()}
     paths = sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
     return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(), str(path)) for path in paths}
 
 
+@cache
 def is_module(name: str) -> bool:
     """Tell whether a dotted name is a module or package of ours, not a name inside one."""
     path = ROOT.joinpath(*name.split("."))

@@ -9,11 +9,13 @@ import io
 import pkgutil
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from typer.testing import CliRunner
+
+from workbench.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -83,13 +85,9 @@ def test_readme_commands_exist() -> None:
     assert len(named) >= 5
     for words in named:
         command = [word for word in words.split() if word != "agentdojo"]
-        shown = subprocess.run(
-            [sys.executable, "-P", "-c", "from workbench.cli import main; main()", *command, "--help"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert shown.returncode == 0, f"redecide {words}: {shown.stderr}"
+        shown = CliRunner().invoke(app, [*command, "--help"], prog_name="redecide")
+        assert shown.exit_code == 0, f"redecide {words}: {shown.output}"
+        assert f"Usage: redecide {command[0]}" in shown.output
 
 
 def test_make_names_its_targets() -> None:
@@ -98,7 +96,7 @@ def test_make_names_its_targets() -> None:
         ["make", "-C", ROOT, "--no-print-directory"], capture_output=True, text=True, check=True
     )
     targets = set(re.findall(r"^  make (\w+) +\S", listed.stdout, re.MULTILINE))
-    assert targets == {"help", "demo", "test", "quick", "check", "lab", "bench", "clean"}
+    assert targets == {"help", "demo", "test", "quick", "browser", "check", "lab", "bench", "clean"}
     declared = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert declared is not None
     assert set(declared[1].split()) == targets

@@ -259,7 +259,10 @@ print(shipped("notebooks"))
 
 @pytest.mark.slow
 @pytest.mark.demo
-def test_demo_runs_from_the_wheel_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+def test_demo_runs_from_the_wheel_in_an_empty_folder(
+    wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a second run, of this checkout, takes both lakes as they are and says the same."""
     site, folder = tmp_path / "site", tmp_path / "empty"
     zipfile.ZipFile(wheel).extractall(site)
     folder.mkdir()
@@ -270,10 +273,28 @@ import workbench.cli
 assert workbench.cli.__file__.startswith({str(site)!r}), workbench.cli.__file__
 workbench.cli.main()
 """
+    monkeypatch.setenv("COLUMNS", "100")
     done = python(code, "demo", "--suite", "slack", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "slack" in done.stdout
+    assert "reusing" not in done.stdout
     assert [path.name for path in folder.iterdir()] == ["redecide-demo"]
+
+    from workbench.demo import run_demo
+
+    monkeypatch.chdir(folder)
+    assert run_demo(Path("redecide-demo"), suites=["slack"]) == 0
+    again = capsys.readouterr().out
+    assert again.count("reusing redecide-demo") == 2
+    assert told(again) == told(done.stdout)
+
+
+def told(printed: str) -> list[str]:
+    """Return what a run of the demo found: what it prints after its progress, but for ids and times."""
+    lines = [re.sub(r"\b[0-9a-f]{32}\b", "(id)", line.rstrip()) for line in printed.splitlines()]
+    found = lines[next(place for place, line in enumerate(lines) if line.startswith("•")) :]
+    assert len(found) > 40
+    return [line for line in found if not re.search(r"MLflow|done in", line)]
 
 
 def test_the_repository_root_is_not_importable(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ diff.why("01a2…")                           # the clause that flipped, with th
 diff.worth, diff.estimates, diff.divergence # harm and good work, how sure that is, how far the log says it
 scores = wb.score(diff)                     # DeepEval, no LLM
 wb.log(diff, experiment="support", scores=scores)   # MLflow
+wb.explore(lake)                            # in Jupyter: filter, follow a session, read a decision in full
+wb.compare_view(diff)                       # click a transition, see clauses and contexts of both versions
+wb.tune(lake, policy="policies/support-next")       # edit Cedar or drag a threshold, the history re-decides
 ```
 
-Importing this package loads neither MLflow nor DeepEval: `score` and `log` do, when they are called.
+Importing this package loads neither MLflow nor DeepEval nor widgets: `score`, `log` and the views do.
 """
 
 from __future__ import annotations
@@ -34,19 +37,24 @@ if TYPE_CHECKING or find_spec("polars"):
     from workbench.score import score
 
 if TYPE_CHECKING:
+    from workbench import plots
+    from workbench.comparing.view import compare_view
     from workbench.covering import coverage
     from workbench.diverging import divergence
     from workbench.drifting.drift import drift
     from workbench.estimating.estimates import estimates
     from workbench.estimating.gates import decide
     from workbench.explaining.why import why, why_of
+    from workbench.exploring import explore
     from workbench.gridding.grid import grid
     from workbench.importing import import_calls
     from workbench.keeping.reopening import reopen
     from workbench.keeping.saved import save
+    from workbench.promoting.promote import promote, roll_back
     from workbench.searching.search import search
     from workbench.searching.suggest import suggest
     from workbench.splitting import Split
+    from workbench.tuning import tune
     from workbench.weighing.simulators import Simulation, Situation, prepared, simulate
     from workbench.weighing.stakes import Stakes
     from workbench.weighing.worth import worth
@@ -57,7 +65,8 @@ _LATER = {
     "import_calls": "importing", "reopen": "keeping.reopening", "save": "keeping.saved", "search": "searching.search",
     "suggest": "searching.suggest", "Split": "splitting", "Simulation": "weighing.simulators",
     "Situation": "weighing.simulators", "prepared": "weighing.simulators", "simulate": "weighing.simulators",
-    "Stakes": "weighing.stakes", "worth": "weighing.worth",
+    "Stakes": "weighing.stakes", "worth": "weighing.worth", "compare_view": "comparing.view", "explore": "exploring",
+    "tune": "tuning", "promote": "promoting.promote", "roll_back": "promoting.promote",
 }  # fmt: skip
 """Names by the module they are in, loaded when they are first asked for: SciPy alone takes half a second. No module
 has a name that it exports, or importing the module would hide it."""
@@ -71,6 +80,8 @@ def __getattr__(name: str) -> object:
             found = getattr(import_module(f"workbench.{_LATER[name]}"), name)
             globals()[name] = found
             return found
+        if name == "plots":
+            return import_module("workbench.plots")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -79,7 +90,8 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Diff", "Lake", "Replay", "Simulation", "Situation", "Split", "Stakes", "WorkbenchError", "compare", "coverage",
-    "decide", "divergence", "drift", "estimates", "grid", "import_calls", "log", "open", "prepared", "reopen", "save",
-    "score", "search", "simulate", "suggest", "why", "why_of", "worth",
+    "Diff", "Lake", "Replay", "Simulation", "Situation", "Split", "Stakes", "WorkbenchError", "compare",
+    "compare_view", "coverage", "decide", "divergence", "drift", "estimates", "explore", "grid", "import_calls",
+    "log", "open", "plots", "prepared", "promote", "reopen", "roll_back", "save", "score", "search", "simulate",
+    "suggest", "tune", "why", "why_of", "worth",
 ]  # fmt: skip

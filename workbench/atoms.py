@@ -13,6 +13,7 @@ import cedarpy
 from cedarpy import pst
 
 from workbench.columnar.policies import document_tree, filled
+from workbench.memo import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,9 +65,7 @@ _atoms: dict[str, Atoms] = {}
 
 def atoms_of(bundle: Bundle) -> Atoms:
     """Take a bundle's policies apart; cached by policy hash."""
-    if bundle.policy_hash not in _atoms:
-        _atoms[bundle.policy_hash] = _split(document_tree(bundle.document))
-    return _atoms[bundle.policy_hash]
+    return remembered(_atoms, bundle.policy_hash, lambda: _split(document_tree(bundle.document)))
 
 
 def _split(policies: pst.PolicySet) -> Atoms:

@@ -25,6 +25,7 @@ from workbench.cli_approvals import app as approvals
 from workbench.cli_coverage import coverage
 from workbench.cli_import import app as imports
 from workbench.cli_ledger import findings, resolve, upgrade
+from workbench.cli_promote import aliases, promote
 from workbench.cli_replay import compare, replay
 from workbench.cli_stop import stop
 from workbench.cli_sweep import suggest, sweep
@@ -234,6 +235,8 @@ def doctor(
 app.command()(resolve)
 app.command()(upgrade)
 app.command()(stop)
+app.command()(promote)
+app.command()(aliases)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

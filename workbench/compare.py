@@ -22,6 +22,7 @@ from workbench.effects import ALL_EFFECTS
 from workbench.errors import ColumnUnknown, NotComparable
 from workbench.estimating.gates_file import read as read_gates
 from workbench.metrics import METRICS, SESSION, SIDES, STOPS, counts, side_is
+from workbench.narrowing import require_same
 from workbench.splitting import SESSION as SESSION_KEY
 from workbench.splitting import clusters, names_of
 from workbench.weighing.stakes import Stakes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
+    from workbench.comparing.view import CompareView
     from workbench.diverging import Divergence
     from workbench.estimating.estimates import Estimates
     from workbench.estimating.gates import Outcome
@@ -114,20 +116,19 @@ def compare(
     """
     for side, given in (("base", base), ("candidate", cand)):
         if not hasattr(given, "frame"):
-            raise NotComparable(
-                f"the {side} is no replay but a {type(given).__name__}; `lake.replay()` makes one"
-            )
+            kind = type(given).__name__
+            raise NotComparable(f"the {side} is no replay but a {kind}; `lake.replay()` makes one")
     left, right = base.pins.get("ledgers"), cand.pins.get("ledgers")
     if left != right:
         raise NotComparable(
             f"the replays cover different decisions: base pins {left!r}, candidate pins {right!r}; "
             "make both from one `lake`"
         )
+    require_same(base.pins.get("where"), cand.pins.get("where"))
     _require(cand, (*NARROW, *WIDE, *WHY, "verdict", "effect"), "the candidate replay")
     _require(base, ("decision_id", *WHY, "verdict", "effect", "determining"), "the base replay")
-    return Diff(
-        base, cand, Stakes.of(stakes), () if gates is None else read_gates(gates), names_of(cluster), level
-    )
+    asked = () if gates is None else read_gates(gates)
+    return Diff(base, cand, Stakes.of(stakes), asked, names_of(cluster), level)
 
 
 def _require(replay: Replayed, columns: Sequence[str], where: str) -> None:
@@ -350,6 +351,12 @@ class Diff:
         from workbench.explaining.why import why  # noqa: PLC0415 - it imports us
 
         return why(self, decision_id)
+
+    def view(self, *others: Diff) -> CompareView:
+        """Look at it in a notebook; see `wb.compare_view`."""
+        from workbench.comparing.view import compare_view  # noqa: PLC0415 - it imports us
+
+        return compare_view(self, *others)
 
     def with_simulated(self, simulated: Simulated) -> Diff:
         """Return the same comparison with what simulators said (`wb.simulate(diff, …)`)."""

@@ -11,6 +11,7 @@ import polars as pl
 from workbench.effects import ALL_EFFECTS
 from workbench.errors import NotComparable
 from workbench.metrics import DECIDED, SIDES, STATES, UNRESOLVED
+from workbench.progress import progress
 
 NARROW = (
     "decision_id", "tenant", "session_id", "step", "principal", "tool", "kind", "decided_at", "recorded_verdict",
@@ -21,6 +22,7 @@ WIDE = ("resource", "args", "enforced_args", "reason", "errors")
 """Columns that stay in the replay until a row is looked at."""
 
 
+@progress(None, "comparing decisions")
 def rows_of(base: pl.LazyFrame, cand: pl.LazyFrame, labels: pl.LazyFrame) -> pl.DataFrame:
     """Return the rows of `workbench.compare.Diff.frame`.
 

@@ -9,6 +9,7 @@ sums are hashed with the number of rows.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -18,8 +19,12 @@ import duckdb
 from runtime.canonical import content_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import polars as pl
 
+INTERRUPTED = "Query interrupted"
+"""What DuckDB says in a `RuntimeError` when it was interrupted."""
 _LANES = ", ".join(
     f"coalesce(sum(('0x' || substr(hash, {1 + 16 * lane}, 16))::ubigint), 0)::varchar" for lane in range(4)
 )
@@ -30,9 +35,20 @@ def _database() -> duckdb.DuckDBPyConnection:
     return duckdb.connect()
 
 
-def connection() -> duckdb.DuckDBPyConnection:
-    """Return a connection to an empty database in memory, one for each use; making the database takes a while."""
-    return _database().cursor()
+@contextmanager
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a connection to an empty database in memory, one for each use; making the database takes a while.
+
+    Raises:
+        KeyboardInterrupt: in place of what DuckDB makes of one.
+    """
+    with _database().cursor() as cursor:
+        try:
+            yield cursor
+        except RuntimeError as exc:
+            if str(exc) != INTERRUPTED:
+                raise
+            raise KeyboardInterrupt from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ WorkbenchError
 ├── BundleNotFound      (LookupError)        no such bundle version in the lake
 ├── DecisionNotFound    (LookupError)        no decision of that id, or several; names those near
 ├── ColumnUnknown       (LookupError)        no such column; names the closest
+├── ValueUnknown        (LookupError)        nothing in the lake has that value; names the closest
 ├── CellUnknown         (LookupError)        a grid without that cell; names those it has
+├── FilterUnknown       (LookupError)        a view without that list, cell or name; says which it has
 ├── CasesUnreadable     (ValueError)         a file of cases; names file, row and column
 ├── MappingInvalid      (ValueError)         a mapping of columns, for an import; names the key
 ├── NotComparable       (ValueError)         two replays of different decisions
@@ -17,6 +19,7 @@ WorkbenchError
 ├── GatesInvalid        (ValueError)         gates that cannot be read or judged
 ├── StakesInvalid       (ValueError)         what harm, good work or money mean; names the key
 ├── SimulatorsInvalid   (ValueError)         simulators that fit no call, or another comparison
+├── TuningRefused       (ValueError)         an edit, a value or a folder that a tuner does not take
 ├── SchemaMismatch      (ValueError)         table too old or too new
 ├── UnsupportedPolicy   (NotImplementedError) .policy_id, .node
 ├── ReplayFailure                            replay could not run; not a denial
@@ -26,6 +29,7 @@ WorkbenchError
 ├── ReplayDiffers                            a saved replay does not come out as it did; `.differences`
 ├── OracleMismatch                           compiled != Cedar; carries the case
 ├── TrackingError       (OSError)            the tracking store is away: log again
+├── ViewNotBuilt        (FileNotFoundError)  a view's browser module is missing; build or install
 └── MissingExtra        (ImportError)        names the install command
 ```
 """
@@ -95,6 +99,12 @@ class ColumnUnknown(WorkbenchError, LookupError):  # noqa: N818 - the state's ow
         self.name = name
 
 
+class ValueUnknown(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
+    """A value was asked for that nothing in the lake has. Names the closest."""
+
+    kind: ClassVar[str] = "value_unknown"
+
+
 class CasesUnreadable(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
     """A file of conformance cases cannot be read. Names the file, and the row and column where it stops."""
 
@@ -137,6 +147,12 @@ class SimulatorsInvalid(WorkbenchError, ValueError):  # noqa: N818 - the state's
     kind: ClassVar[str] = "simulators_invalid"
 
 
+class TuningRefused(WorkbenchError, ValueError):  # noqa: N818 - what happened
+    """A tuner does not do what it is asked: no such file, a text in error, a folder that exists. Nothing changed."""
+
+    kind: ClassVar[str] = "tuning_refused"
+
+
 class CellUnknown(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
     """A grid has no such cell: an axis was not given, or is none."""
 
@@ -177,6 +193,12 @@ class NotSavable(ReplayFailure, ValueError):  # noqa: N818 - what it is
     kind: ClassVar[str] = "not_savable"
 
 
+class NotPromotable(WorkbenchError, ValueError):  # noqa: N818 - what it is
+    """Nothing says that a version may have an alias, or a run says otherwise. Nothing was changed."""
+
+    kind: ClassVar[str] = "not_promotable"
+
+
 class ReplayNotFound(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
     """No saved replay of that id or name is in the lake, or several fit."""
 
@@ -207,6 +229,18 @@ class TrackingError(WorkbenchError, OSError):
     """The tracking store cannot be reached, or does not take the run. Nothing is lost: log again."""
 
     kind: ClassVar[str] = "tracking"
+
+
+class ViewNotBuilt(WorkbenchError, FileNotFoundError):  # noqa: N818 - the state's own name
+    """A view's browser module is not where it belongs. Says how it is built."""
+
+    kind: ClassVar[str] = "view_not_built"
+
+
+class FilterUnknown(WorkbenchError, LookupError):  # noqa: N818 - the state's own name
+    """A view was asked for a list, a cell, a candidate or a name that it does not have. Says which it has."""
+
+    kind: ClassVar[str] = "filter_unknown"
 
 
 class MissingExtra(WorkbenchError, ImportError):  # noqa: N818 - the state's own name

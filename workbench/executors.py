@@ -8,12 +8,14 @@ What travels is in this module, and holds no handle of anything: Arrow tables, t
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from runtime.errors import GovernanceError
+from workbench.ending import ending
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -126,8 +128,31 @@ def ahead(chunks: Iterator[_T]) -> Generator[_T, None, None]:
         ['a', 'b', 'c']
     """
     end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="redecide-reading") as thread:
-        following = thread.submit(next, chunks, end)
-        while (found := following.result()) is not end:
-            following = thread.submit(next, chunks, end)
-            yield found  # type: ignore[misc]  # not the end
+    wanted: SimpleQueue[bool] = SimpleQueue()
+    found: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def read() -> None:
+        while wanted.get():
+            try:
+                found.put((next(chunks, end), None))
+            except BaseException as exc:  # noqa: BLE001 - raised again, where the chunk is taken
+                found.put((None, exc))
+
+    def stop() -> None:
+        wanted.put(False)
+        if thread.ident is not None:
+            thread.join()
+
+    # No pool: its clean-up runs in a weak reference's callback, where an interrupt is lost.
+    thread = Thread(target=read, name="redecide-reading", daemon=True)
+    with ending(stop):
+        thread.start()
+        wanted.put(True)
+        while True:
+            chunk, failure = found.get()
+            if failure is not None:
+                raise failure
+            if chunk is end:
+                return
+            wanted.put(True)
+            yield chunk

@@ -15,61 +15,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from workbench.masking import leaving
-from workbench.texts import number, shorten, visible
-from workbench.words import aligned
+from workbench.parts import (
+    HUES,
+    Bar,
+    Bars,
+    Cedar,
+    Cell,
+    Code,
+    Compared,
+    Document,
+    Hue,
+    Item,
+    Listing,
+    Part,
+    Picture,
+    Table,
+)
+from workbench.plainly import columns, plainly
+from workbench.texts import count, number, shorten, visible
+from workbench.viewing.cedar_html import lines_of
+from workbench.viewing.contexts_html import differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runtime.canonical import Json
-    from workbench.plots import Plot
-
-Cell = str | int | float | bool | None
-"""None shows as `–`: not known, or not applicable."""
 
 MAX_CELL = 120
 """Characters of a cell in a terminal and in Markdown."""
 
+MAX_LINE = 2_000
+"""Characters of a sentence: a clause that is quoted in it may be a list of thousands."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """One table of a page."""
+MAX_CODE = 32 * 1024
+"""Characters of one text."""
 
-    title: str = ""
-    note: str = ""
-    """What the rows are, and what was left out."""
-    heads: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    code: frozenset[int] = frozenset()
-    """Places of columns that hold names or code."""
-
-    @property
-    def words(self) -> frozenset[int]:
-        """Places of columns that hold words, which are read from the left; numbers line up on the right."""
-        columns = enumerate(zip(*self.rows, strict=True)) if self.rows else ()
-        return frozenset(place for place, cells in columns if any(map(_is_word, cells)))
-
-
-def _is_word(cell: Cell) -> bool:
-    return isinstance(cell, str) and not cell[:1].isdigit() and cell[:1] not in "–<>-"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Code:
-    """A text to be shown as it is: Cedar, JSON, a command."""
-
-    title: str = ""
-    text: str
-    language: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A chart; only HTML shows it."""
-
-    alt: str
-    """Says what it shows, and where the numbers are."""
-    plot: Plot
+BRIEF_PARTS = 10
+"""Parts that a prompt shows."""
+BRIEF_ROWS = 16
+"""Rows of a table, and lines of a text, that a prompt shows."""
+FEW_LINES = 16
+"""Sentences that a prompt and a notebook cell show."""
+CELL_PARTS = 24
+"""Parts that a notebook cell shows."""
+CELL_ROWS = 50
+"""Rows of a table that a notebook cell shows, most of them folded."""
+CELL_LINE = 600
+"""Characters of a sentence in a notebook cell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +73,15 @@ class Page:
     title: str
     lines: Sequence[str]
     """Sentences, the most important first."""
-    parts: Sequence[Table | Code | Picture] = ()
+    parts: Sequence[Part] = ()
     next: Sequence[str] = ()
     """Python expressions that lead further; shown in a notebook and a terminal."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """What it rests on, by name; shown at the end of an HTML page."""
+    badges: Sequence[tuple[str, Hue]] = ()
+    """A word or two beside the title, each with its hue: the verdict."""
+    lead: int = 3
+    """Parts that a notebook cell shows open; the others are folded under their titles."""
 
 
 class Shown(Protocol):
@@ -98,30 +94,70 @@ class Shown(Protocol):
         """All of it, as JSON: what `--json` prints."""
 
 
-def text(page: Page) -> str:
-    """Return a page as plain text."""
-    found = [visible(page.title), *map(visible, page.lines)]
-    for part in page.parts:
+def text(page: Page, *, brief: bool = False) -> str:
+    """Return a page as plain text.
+
+    Args:
+        page: of any size.
+        brief: what a prompt shows: the first rows and lines of the first parts, and how many more there are.
+    """
+    badges = "".join(f" [{visible(word)}]" for word, _ in page.badges)
+    lines = few(page.lines) if brief else page.lines
+    found = [_sentence(page.title) + badges, *map(_sentence, lines)]
+    shown = page.parts[:BRIEF_PARTS] if brief else page.parts
+    for part in map(plainly, shown):
         match part:
             case Table():
-                found += ["", *grid(part)]
+                found += ["", *grid(part, BRIEF_ROWS if brief else None)]
             case Code():
-                found += ["", *_said(part.title), *(f"  {visible(line)}" for line in part.text.splitlines())]
-            case Picture():
+                found += [
+                    "",
+                    *_said(part.title),
+                    *(f"  {line}" for line in _code(part, BRIEF_ROWS if brief else None)),
+                ]
+            case None:
                 pass
+    if more := len(page.parts) - len(shown):
+        found += ["", f"… {count(more, 'more part')}: `markdown()` has all of it"]
     if page.next:
         found += ["", f"Next: {', '.join(page.next)}"]
     return "\n".join(found)
+
+
+def few(lines: Sequence[str]) -> list[str]:
+    """Return the first sentences, and how many more there are."""
+    more = len(lines) - FEW_LINES
+    return [*lines[:FEW_LINES], *([f"And {count(more, 'more sentence')}."] if more > 0 else [])]
+
+
+def _sentence(said: str) -> str:
+    return visible(shorten(said, MAX_LINE))
+
+
+def _code(part: Code, most: int | None = None) -> Iterator[str]:
+    """The lines of a text, cut where it is long."""
+    lines = part.text[:MAX_CODE].split("\n")
+    for line in lines[:most]:
+        yield visible(line.replace("\t", "    "))
+    if most is not None and len(lines) > most:
+        yield f"… {count(len(lines) - most, 'more line')}"
+    elif (more := len(part.text) - MAX_CODE) > 0:
+        yield f"… {more:,} more characters"
 
 
 def _said(*texts: str) -> Iterator[str]:
     yield from (visible(each) for each in texts if each)
 
 
-def grid(table: Table) -> list[str]:
-    """Return a table as lines of plain text, under its title and note."""
-    cells = [[_written(cell) for cell in row] for row in table.rows]
-    return [*_said(table.title, table.note), *aligned([[visible(head) for head in table.heads], *cells])]
+def grid(table: Table, most: int | None = None) -> list[str]:
+    """Return a table as lines of plain text, under its title and note; at most `most` rows of it."""
+    if not table.heads:
+        return [*_said(table.title, table.note)]
+    rows = table.rows[:most]
+    cells = [[visible(head) for head in table.heads], *([_written(cell) for cell in row] for row in rows)]
+    left_out = len(table.rows) - len(rows)
+    rest = [f"… {count(left_out, 'more row')}"] if left_out else []
+    return [*_said(table.title, table.note), *columns(cells, table.words), *rest]
 
 
 def _written(cell: Cell) -> str:
@@ -130,17 +166,21 @@ def _written(cell: Cell) -> str:
 
 def markdown(page: Page) -> str:
     """Return a page as GitHub-flavoured Markdown."""
-    found = [f"## {_escaped(page.title)}", "", *(f"{_escaped(line)}  " for line in page.lines)]
-    for part in page.parts:
+    badges = "".join(f" ({_escaped(word)})" for word, _ in page.badges)
+    found = [
+        f"## {_escaped(page.title)}{badges}",
+        "",
+        *(f"{_escaped(shorten(each, MAX_LINE))}  " for each in page.lines),
+    ]
+    for part in map(plainly, page.parts):
         match part:
             case Table():
                 found += ["", *_titled(part.title), *(_escaped(each) for each in _said(part.note)), ""]
                 found += _rows(part)
             case Code():
                 fence = "`" * max(3, 1 + _longest_fence(part.text))
-                lines = (visible(line) for line in part.text.splitlines())
-                found += ["", *_titled(part.title), f"{fence}{part.language}", *lines, fence]
-            case Picture():
+                found += ["", *_titled(part.title), f"{fence}{part.language}", *_code(part), fence]
+            case None:
                 pass
     return "\n".join(found) + "\n"
 
@@ -151,6 +191,8 @@ def _titled(title: str) -> Iterator[str]:
 
 
 def _rows(table: Table) -> Iterator[str]:
+    if not table.heads:  # a note is all there is
+        return
     yield "| " + " | ".join(map(_escaped, table.heads)) + " |"
     yield "|" + "|".join("---" if place == 0 else "---:" for place in range(len(table.heads))) + "|"
     for row in table.rows:
@@ -170,7 +212,7 @@ def _escaped(said: str) -> str:
 
 def cell(page: Page) -> str:
     """Return a page as an HTML fragment for a notebook cell, in the notebook's theme."""
-    return _rendered("shown.html.j2", page)
+    return _rendered("shown.html.j2", page, parts=CELL_PARTS, rows=CELL_ROWS)
 
 
 def html(page: Page) -> str:
@@ -178,12 +220,33 @@ def html(page: Page) -> str:
     return _rendered("shown_page.html.j2", page)
 
 
-def _rendered(template: str, page: Page) -> str:
+def _rendered(template: str, page: Page, *, parts: int | None = None, rows: int | None = None) -> str:
     from workbench.report import _picture as picture  # noqa: PLC0415 - it draws with Altair, which takes a second
     from workbench.report import _render as render  # noqa: PLC0415 - as above
 
-    values = {"view": page, "picture": lambda part: picture(part.plot), "written": number}
-    return render(template, values | {"kind_of": lambda part: type(part).__name__})
+    shown = page.parts[:parts]
+    bounds: dict[str, object] = {
+        "parts_": shown,
+        "left_out": len(page.parts) - len(shown),
+        "most": rows,
+        "hues": HUES,
+    }
+    bounds["lines"] = few(page.lines) if rows else page.lines
+    bounds |= {"lead": page.lead if rows else None, "max_line": CELL_LINE if rows else MAX_LINE}
+    values = bounds | {
+        "view": page,
+        "picture": lambda part: picture(part.plot),
+        "written": number,
+        "code": _code,
+    }
+    return render(template, values | dict(_ways) | {"kind_of": lambda part: type(part).__name__})
+
+
+_ways: Mapping[str, Callable[..., object]] = {
+    "lines_of": lambda part: lines_of(part.text, part.marks, line=part.line, edited=part.edited),
+    "differences": lambda part: differences(part.left, part.right),
+}
+"""How templates take a part apart."""
 
 
 def write(page: Page, path: str | Path) -> Path:
@@ -224,7 +287,13 @@ class Faces:
         return write(self.page(), path)
 
     def __repr__(self) -> str:
-        return text(self.page())
+        return text(self.page(), brief=True)
 
     def _repr_html_(self) -> str:
         return cell(self.page())
+
+
+__all__ = [
+    "Bar", "Bars", "Cedar", "Cell", "Code", "Compared", "Document", "Faces", "Hue", "Item", "Listing", "Page",
+    "Part", "Picture", "Shown", "Table", "cell", "grid", "html", "markdown", "text", "write", "written",
+]  # fmt: skip

@@ -10,7 +10,7 @@ cut at the pin, because what is beyond it is never referred to below it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,14 +19,15 @@ import polars as pl
 
 from runtime import trace
 from runtime.arrow import arrow_schema
-from runtime.bundle import bundle_from_files
 from runtime.errors import BundleError
 from runtime.lake import LEDGER_FILE, LakeStore
 from workbench.derived import executions_of, labels_of, sessions_of
 from workbench.errors import BundleNotFound, LakeEmpty, LakeNotFound
+from workbench.narrowing import all_of
 from workbench.opening import no_tables, nothing_decided, require_folder, store_of, table_of
 from workbench.overview import Overview, lines, overview
 from workbench.pins import Pins, heads, pinned, require_reachable
+from workbench.recorded_bundles import rebuilt, whole_version
 from workbench.scan import scan
 from workbench.tracking import shown
 
@@ -44,9 +45,7 @@ if TYPE_CHECKING:
     from workbench.rows import Engine
     from workbench.splitting import Split
     from workbench.sweep import Given, Money, Over, Sweep
-
-MIN_PREFIX = 4
-"""Hex digits that a shortened bundle version needs."""
+    from workbench.viewing.decision import Decision
 
 
 def open_lake(
@@ -94,12 +93,20 @@ class Lake:
     store: LakeStore
     held_back: Mapping[str, int] = field(default_factory=dict)
     """Ledger id to the positions that are in the lake beyond the pin."""
+    chosen: pl.Expr | None = None
+    """Which decisions it was narrowed to (`where`); None: all at the pin."""
     _bundles: dict[str, Bundle | None] = field(default_factory=dict)
 
     @property
     def decisions(self) -> pl.LazyFrame:
         """One row a decision, at the pin, in (writer, position) order; shadow decisions included."""
-        return self._pinned(trace.DECISIONS)
+        return self._narrowed(self._pinned(trace.DECISIONS))
+
+    @property
+    def history(self) -> pl.LazyFrame:
+        """What a replay decides again: one row a decision, at the pin, shadow decisions left out; in no order."""
+        rows = self.table(trace.DECISIONS).filter(self.pins.holds, pl.col("kind") != "shadow")
+        return self._narrowed(rows)
 
     @property
     def outcomes(self) -> pl.LazyFrame:
@@ -173,7 +180,8 @@ class Lake:
 
         A call let run that is not here has no outcome at the pin: it was under way, or its process died.
         """
-        return executions_of(self.outcomes)
+        found = executions_of(self.outcomes)
+        return found if self.chosen is None else found.join(self._ids, on="decision_id", how="semi")
 
     @property
     def sessions(self) -> pl.LazyFrame:
@@ -222,7 +230,34 @@ class Lake:
         require_reachable(wanted, found, shown(self.uri))
         beyond = {writer: last - wanted.get(writer, 0) for writer, (_, last) in found.items()}
         held_back = {writer: number for writer, number in beyond.items() if number > 0}
-        return Lake(self.uri, Pins(wanted, self.pins.delta), self.store, held_back, self._bundles)
+        pin = Pins(wanted, self.pins.delta)
+        return Lake(self.uri, pin, self.store, held_back, self.chosen, self._bundles)
+
+    def where(self, *conditions: pl.Expr) -> Lake:
+        """Return this lake narrowed to some of its decisions: what is shown, replayed, swept and counted.
+
+        Decisions of which a condition is null are not among them. What decisions refer to (contexts, entities,
+        policies, labels, outcomes) is there as before. `chosen` and every replay's pins say the condition.
+
+        Args:
+            conditions: over the columns of `decisions`; all must hold, beside what it was narrowed to before.
+
+        Raises:
+            ColumnUnknown: a condition names another column.
+            ValueError: a condition is not true or false.
+
+        Example:
+            >>> import polars as pl, workbench as wb
+            >>> lake = wb.open("lake/").where(pl.col("tenant") == "acme")  # doctest: +SKIP
+        """
+        chosen = all_of(conditions, _empty(trace.DECISIONS), earlier=self.chosen)
+        return replace(self, chosen=chosen)
+
+    def decision(self, decision_id: str, *, replay: Replay | None = None) -> Decision:
+        """Show one decision in full; see `workbench.viewing.decision.decision`."""
+        from workbench.viewing.decision import decision  # noqa: PLC0415 - it imports us
+
+        return decision(self, decision_id, replay=replay)
 
     def bundle(self, version: str) -> Bundle:
         """Return a recorded bundle, built from the texts in `policies`.
@@ -234,23 +269,13 @@ class Lake:
             BundleNotFound: no version begins so, or several do; or the texts do not give that version.
             BundleError: the texts are no bundle that this release reads.
         """
-        found = self.policies.select(pl.col("bundle_version").unique().sort()).collect()
-        versions = found.to_series().to_list()
-        enough = len(version) >= MIN_PREFIX
-        fits = [known for known in versions if enough and known.startswith(version)]
-        if len(fits) != 1:
-            known = ", ".join(each[:12] for each in fits or versions) or "none"
-            what = f"{len(fits)} bundles begin with" if fits else "no bundle of"
-            raise BundleNotFound(
-                f"{what} version {version!r} in the lake at {shown(self.uri)}; it has {known}"
-            )
-        return self._rebuilt(fits[0])
+        return rebuilt(self.policies, whole_version(self.policies, version, shown(self.uri)), shown(self.uri))
 
     def find_bundle(self, version: str) -> Bundle | None:
         """Return the bundle of exactly this version; None if the lake lost it or its texts give another. Cached."""
         if version not in self._bundles:
             try:
-                self._bundles[version] = self._rebuilt(version)
+                self._bundles[version] = rebuilt(self.policies, version, shown(self.uri))
             except (BundleNotFound, BundleError):
                 self._bundles[version] = None
         return self._bundles[version]
@@ -338,24 +363,20 @@ class Lake:
         return "\n".join(lines(self))
 
     def _repr_html_(self) -> str:
-        from workbench.report import lake_html  # noqa: PLC0415 - it imports us
+        from workbench.faces import cell  # noqa: PLC0415 - what it draws with takes a second to load
+        from workbench.pages import lake_page  # noqa: PLC0415 - it imports us
 
-        return lake_html(self)
+        return cell(lake_page(self))
+
+    def _narrowed(self, decisions: pl.LazyFrame) -> pl.LazyFrame:
+        return decisions if self.chosen is None else decisions.filter(self.chosen)
+
+    @property
+    def _ids(self) -> pl.LazyFrame:
+        return self.history.select("decision_id")
 
     def _pinned(self, table: Table) -> pl.LazyFrame:
         return self.table(table).filter(self.pins.holds).sort("writer", "position")
-
-    def _rebuilt(self, version: str) -> Bundle:
-        rows = self.policies.filter(pl.col("bundle_version") == version).sort("name", "file").collect()
-        if not rows.height:
-            raise BundleNotFound(f"no bundle of version {version!r} in the lake at {shown(self.uri)}")
-        bundle = bundle_from_files(dict(rows.select("file", "text").iter_rows()), rows["name"][0])
-        if bundle.version != version:
-            raise BundleNotFound(
-                f"the texts of bundle {version[:12]} in the lake at {shown(self.uri)} give {bundle.version[:12]}: "
-                "rows of `policies` are missing or were changed"
-            )
-        return bundle
 
 
 def _empty(table: Table) -> pl.DataFrame:

@@ -12,7 +12,6 @@ Accepted: MLflow takes 2 to 5 s to import and as much to make a new local store,
 
 from __future__ import annotations
 
-import html
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,11 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.progress import progress
 from workbench.run import Compared, Contents, Scored, contents_of, write
 from workbench.tracking import Store, connect, library, local_uri, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from workbench.faces import Page
 
 __all__ = ["LoggedRun", "log"]
 
@@ -57,10 +59,27 @@ class LoggedRun:
     def __repr__(self) -> str:
         return f"LoggedRun {self.run_id} at {shown(self.tracking_uri)}: {', '.join(self.artifacts)}; see {self.look}"
 
+    def page(self) -> Page:
+        """What a notebook cell shows."""
+        from workbench.faces import Item, Listing, Page  # noqa: PLC0415 - a job that logs shows nothing
+
+        items = [
+            Item("run", self.run_id, is_code=True),
+            Item("store", shown(self.tracking_uri), is_code=True),
+        ]
+        more = f" and {len(self.artifacts) - _NAMED:,} more" if len(self.artifacts) > _NAMED else ""
+        items.append(Item("look at it", self.look, is_code=self.url is None, is_link=self.url is not None))
+        items.append(Item("files", ", ".join(self.artifacts[:_NAMED]) + more))
+        return Page(kind="MLflow", title="Logged run", lines=[], parts=(Listing(items=items),))
+
     def _repr_html_(self) -> str:
-        look = html.escape(self.look)
-        link = f'<a href="{look}">{look}</a>' if self.url else f"<code>{look}</code>"
-        return f"<p>MLflow run <code>{html.escape(self.run_id)}</code>: {link}</p>"
+        from workbench.faces import cell  # noqa: PLC0415 - as above
+
+        return cell(self.page())
+
+
+_NAMED = 6
+"""Files of a run that are named."""
 
 
 def log(
@@ -99,10 +118,11 @@ def log(
     """
     module = library()
     named = _named(scores)
-    uri = _uri(module, tracking_uri, directory, str(diff.cand.lake.uri))
-    with tempfile.TemporaryDirectory(prefix="redecide-") as folder:
-        contents = contents_of(diff, named)
-        artifacts = write(Path(folder), diff, named, contents)
+    uri = store_uri(module, tracking_uri, directory, str(diff.cand.lake.uri))
+    with progress(None, "logging to MLflow"), tempfile.TemporaryDirectory(prefix="redecide-") as folder:
+        with progress(None, "writing the report"):
+            contents = contents_of(diff, named)
+            artifacts = write(Path(folder), diff, named, contents)
         with connect(uri) as store:
             experiment_id = store.experiment(experiment)
             name = run_name or f"{diff.base.policy[0]} → {diff.cand.policy[0]}"
@@ -117,7 +137,12 @@ def _named(scores: Scored | Mapping[str, Scored] | None) -> dict[str, Scored]:
     return dict(scores) if isinstance(scores, Mapping) else {"": scores}
 
 
-def _uri(module: Any, tracking_uri: str | None, directory: str | Path | None, lake: str) -> str:
+def store_uri(module: Any, tracking_uri: str | None, directory: str | Path | None, lake: str) -> str:
+    """Return the store that is meant; arguments as `log` takes them, `module` MLflow, `lake` the lake's address.
+
+    Raises:
+        ValueError: both `tracking_uri` and `directory`.
+    """
     if tracking_uri is not None and directory is not None:
         raise ValueError(
             f"give tracking_uri or directory, not both; got {shown(tracking_uri)!r} and {str(directory)!r}"

@@ -11,7 +11,6 @@ only the whole lake tells are looked up when a worker asks.
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from runtime.bundle import bundle_from_files
 from runtime.canonical import new_id
 from runtime.lake import LakeStore
 from runtime.trace import CONTEXTS
+from workbench.ending import ending
 from workbench.errors import ReplayFailure
 from workbench.executors import BundleTexts, ChunkTask, PlacesWanted
 from workbench.history.records import MORE, Records
@@ -152,7 +152,8 @@ def decided_on(
         least, most = COLUMNS_ROWS
         size = max(least, min(most, records.count() // runner.most)) if in_columns(chosen) else CEDAR_ROWS
         tasks = tasks_of(plan.lake, records.chunks(MORE), size)
-        with closing(runner.answers(work, tasks)) as answers:
+        answers = runner.answers(work, tasks)
+        with ending(answers.close):
             yield from map(_frame, answers)
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ReplayFailure, need
 from workbench.executors import CARRIED, LOCAL, RAY, Failure, PlacesWanted
+from workbench.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -61,7 +62,7 @@ def connected(executor: Executor, complete: Callable[[Any], Work]) -> Iterator[R
         yield RayRunner(ray, complete)
         return
     given = os.environ.get("RAY_ADDRESS") if executor == RAY else executor
-    with _environment({**_QUIET, **_THREADS}), _quiet():
+    with _environment({**_QUIET, **_THREADS}), _quiet(), progress(None, "connecting to Ray"):
         _start(ray, given)
     try:
         yield RayRunner(ray, complete, ours=given is None)

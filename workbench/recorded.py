@@ -27,6 +27,7 @@ from runtime.session_reads import session_reads
 from runtime.spec import RESERVED
 from workbench.atoms import reads_ancestors
 from workbench.erasure import QUOTED, holes_in_args, holes_in_context, together
+from workbench.memo import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -255,9 +256,7 @@ _counters: dict[str, frozenset[str]] = {}
 
 def counters_read(bundle: Bundle) -> frozenset[str]:
     """Return the standard counters of the session that policies may read; a record may be older than some of them."""
-    if bundle.policy_hash not in _counters:
-        _counters[bundle.policy_hash] = session_reads(bundle.document)
-    return _counters[bundle.policy_hash]
+    return remembered(_counters, bundle.policy_hash, lambda: session_reads(bundle.document))
 
 
 def _specified(asked: Mapping[str, Fact], spec: ContextSpec) -> Iterator[tuple[Fact, FactSpec]]:

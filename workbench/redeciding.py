@@ -7,7 +7,6 @@ only by a cause of `CAUSES`, and that cause is its result.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,17 +17,19 @@ from runtime.canonical import canonical
 from runtime.policy import Decision
 from runtime.record import decision_row, moment_of
 from workbench.effects import EFFECTS, now_of, then_of
+from workbench.ending import ending
 from workbench.executors import ahead, is_local
 from workbench.history.caching import contexts_of
 from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.records import ADDRESSES, MORE, Records, with_contexts
 from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.run import ColumnarRun
+from workbench.memo import remembered
 from workbench.progress import progress
 from workbench.recorded import Recorded, prepare_recorded, recorded_facts
 from workbench.replay import FRAME, UNDECIDED, Replay, how
 from workbench.rows import Job, RowEngine, Undecided
-from workbench.spill import Spill
+from workbench.spill import spilling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -95,9 +96,7 @@ _effective_cache: dict[tuple[str, str, str], Bundle] = {}
 
 def _effective(base: Bundle, spec: Any, limits: Any) -> Bundle:
     key = (base.policy_hash, spec.hash, limits.hash)
-    if key not in _effective_cache:
-        _effective_cache[key] = replace(base, spec=spec, limits=limits)
-    return _effective_cache[key]
+    return remembered(_effective_cache, key, lambda: replace(base, spec=spec, limits=limits))
 
 
 @dataclass(slots=True)
@@ -154,8 +153,12 @@ def run_replay(
     rows = RowEngine() if isinstance(chosen, str) else chosen
     plan = _Plan(lake, rows, candidate, limits_of, recompiler, verify)
     decided = _here(plan, chosen) if is_local(executor) else _there(executor, plan, chosen)
-    found, over = Spill(FRAME, total), Counter[str]()
-    with closing(decided), progress(total, f"replaying {how(*labels)}", on_rows) as advance:
+    over = Counter[str]()
+    with (
+        spilling(FRAME, total) as found,
+        ending(decided.close),
+        progress(total, f"replaying {how(*labels)}", on_rows) as advance,
+    ):
         for part in decided:
             found.add(part)
             over.update(part["handed_over"].drop_nulls().to_list())
@@ -187,9 +190,11 @@ def decider(plan: _Plan, chosen: EngineName | Engine) -> Callable[[pl.DataFrame]
 
 def _here(plan: _Plan, chosen: EngineName | Engine) -> Generator[pl.DataFrame, None, None]:
     decide = decider(plan, chosen)
-    for chunk in ahead(Records(plan.lake).chunks(_columns(plan, chosen))):
-        for part in [chunk] if in_columns(chosen) else chunk.iter_slices(CHUNK):
-            yield decide(part)
+    chunks = ahead(Records(plan.lake).chunks(_columns(plan, chosen)))
+    with ending(chunks.close):
+        for chunk in chunks:
+            for part in [chunk] if in_columns(chosen) else chunk.iter_slices(CHUNK):
+                yield decide(part)
 
 
 def _there(

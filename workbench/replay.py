@@ -24,6 +24,7 @@ import polars as pl
 from runtime.canonical import new_id
 from runtime.trace import SCHEMA_VERSION
 from workbench.digests import Sum, sum_of
+from workbench.narrowing import narrowed_to
 from workbench.texts import count, share
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class Replay:
         """
         return {
             **self.lake.pins.as_dict(),
+            **narrowed_to(self.lake.chosen),
             **({} if self.asked is None else self.asked.pins),
             "policy": self.policy[1],
             "context": self.context,
@@ -161,6 +163,23 @@ class Replay:
     def counts(self) -> dict[str, int]:
         """Return rows by status, by cause, and those that recompile; all plain numbers."""
         return dict(self._counts)
+
+    @cached_property
+    def transitions(self) -> pl.DataFrame:
+        """From the recorded verdict to this replay's: `recorded`, `state` (of `metrics.STATES`), `n`; sorted.
+
+        Collected on first use, once: O(decisions).
+        """
+        state = pl.when(pl.col("status").cast(pl.String) == "decided").then("verdict").otherwise("status")
+        rows = self.frame.select(
+            recorded=pl.col("recorded_verdict").cast(pl.String), state=state.cast(pl.String)
+        )
+        return (
+            rows.group_by("recorded", "state")
+            .agg(n=pl.len())
+            .sort("recorded", "state")
+            .collect(engine="streaming")
+        )
 
     def _counted(self) -> dict[str, int]:
         recompilable = pl.col("recompilable").fill_null(value=False).sum()
@@ -202,6 +221,8 @@ class Replay:
         )
         if again := counts["not_recompilable"]:
             said += f"; {count(again, 'recorded context')} could not be compiled again"
+        if self.lake.chosen is not None:
+            said += f"; of decisions where {self.lake.chosen}"
         beyond = left_out(self.lake.held_back)
         return "; ".join(filter(None, (said, self._misfits(), self._by_cedar(), beyond)))
 
@@ -237,6 +258,7 @@ class Replay:
         return f"<Replay {self.headline}>"
 
     def _repr_html_(self) -> str:
-        from workbench.report import replay_html  # noqa: PLC0415 - it imports us
+        from workbench.faces import cell  # noqa: PLC0415 - what it draws with takes a second to load
+        from workbench.pages import replay_page  # noqa: PLC0415 - it imports us
 
-        return replay_html(self)
+        return cell(replay_page(self))

@@ -1,4 +1,4 @@
-"""Show things as HTML: a comparison as a page, and lake, replay and comparison as notebook cells.
+"""Show things as HTML: a comparison as a page and as a notebook cell, and what all templates share.
 
 One rule: no number is computed here. Whatever is shown is `Diff.summary()` or one of its tables, so a terminal, a
 notebook, the page and MLflow agree. And no string from the log is markup: templates escape everything, the page
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from workbench.compare import Diff, Replayed
-    from workbench.lake import Lake
-    from workbench.replay import Replay
 
 MAX_ROWS = 50
 """Decisions in one list of the page."""
 MAX_POLICIES = 30
+FIRST_ROWS = 12
+"""Rows of a long table that a notebook cell shows unfolded."""
 MAX_TEXT = 4000
 """Characters of one argument text on the page."""
 
@@ -74,22 +75,6 @@ _LISTS: tuple[tuple[str, str, pl.Expr], ...] = (
 def notebook(diff: Diff) -> str:
     """Return the comparison as an HTML fragment for a notebook cell, in the notebook's theme."""
     return _render("cell.html.j2", _shared(diff))
-
-
-def replay_html(replay: Replay) -> str:
-    """Return a replay as an HTML fragment for a notebook cell."""
-    numbers = {name.replace("_", " "): number for name, number in replay.counts().items() if number}
-    return _render("replay.html.j2", {"replay": replay, "counts": numbers})
-
-
-def lake_html(lake: Lake) -> str:
-    """Return a lake as an HTML fragment for a notebook cell."""
-    values = {
-        "uri": shown(lake.uri),
-        "pins": dict(sorted(lake.pins.ledgers.items())),
-        "held_back": lake.held_back,
-    }
-    return _render("lake.html.j2", values | {"view": lake.overview})
 
 
 def page(diff: Diff, *, figures: bool = True) -> str:
@@ -140,9 +125,25 @@ def _environment() -> Any:
         "short": shorten,
         "share": share,
         "many": count,
+        "ticks": _ticked,
     }
-    environment.globals |= {"max_text": MAX_TEXT, "help": HELP, "states": STATES}
+    environment.globals |= {"max_text": MAX_TEXT, "first_rows": FIRST_ROWS, "help": HELP, "states": STATES}
     return environment
+
+
+_PER_CENT = re.compile(r"(\d) %")
+
+
+def _ticked(said: str) -> Any:
+    """A sentence with what stands between backticks as code, and numbers kept with their `%`; escaped like all."""
+    markup = need("markupsafe")
+    pieces = _PER_CENT.sub("\\1\N{NO-BREAK SPACE}%", said).split("`")
+    whole = len(pieces) % 2 == 1  # a backtick without its fellow is a character like any other
+    parts = [
+        markup.Markup("<code>{}</code>").format(piece) if place % 2 and whole else markup.escape(piece)
+        for place, piece in enumerate(pieces)
+    ]
+    return markup.Markup("" if whole else "`").join(parts)
 
 
 def _number(value: float) -> str:

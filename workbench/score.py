@@ -9,16 +9,19 @@ It works in a notebook, a coroutine and a job alike (`workbench.scoring.measure`
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import polars as pl
 
+from workbench.progress import progress
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from deepeval.metrics import BaseMetric
+
+    from workbench.faces import Page
 
 __all__ = ["Scores", "score"]
 
@@ -121,14 +124,35 @@ class Scores:
         ]
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        head, *body = ([html.escape(cell) for cell in row] for row in self._cells())
-        rows = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in body)
-        return (
-            f"<p>Scores of replay <code>{html.escape(self.replay_id)}</code>: {_counted(self.decisions)}</p>"
-            f"<table><thead><tr><th>{'</th><th>'.join(head)}</th></tr></thead><tbody>{rows}</tbody></table>"
-            "<p>1 is good, 0 is bad; a mean is over scored cases, not over those that do not apply.</p>"
+    def page(self) -> Page:
+        """What a notebook cell shows."""
+        from workbench.faces import Bar, Bars, Page, Table  # noqa: PLC0415 - kept out of jobs that only score
+
+        heads = ["metric", "mean", "cases", *(name.replace("_", " ") for name in _COUNTS[1:])]
+        rows = [
+            (
+                row["metric"],
+                None if row["mean"] is None else round(row["mean"], 3),
+                *(row[name] for name in _COUNTS),
+            )
+            for row in self._by_metric().iter_rows(named=True)
+        ]
+        note = "1 is good, 0 is bad; a mean is over scored cases, not over those that do not apply."
+        return Page(
+            kind="scores",
+            title="Scores",
+            lines=[f"Replay {self.replay_id}: {_counted(self.decisions)}."],
+            parts=(
+                Table(title="Metrics", note=note, heads=heads, rows=rows, code=frozenset({0})),
+                Bars(title="Decisions", bars=(Bar("", list(self.decisions.items())),)),
+            ),
+            next=("scores.frame", "wb.log(diff, experiment='…', scores=scores)"),
         )
+
+    def _repr_html_(self) -> str:
+        from workbench.faces import cell  # noqa: PLC0415 - as above
+
+        return cell(self.page())
 
     def _cells(self) -> list[list[str]]:
         rows = self._by_metric().iter_rows(named=True)
@@ -181,22 +205,31 @@ def score(
     nothing is written.
     """
     # Here, because DeepEval takes seconds to import.
-    from workbench.scoring import cases, measure  # noqa: PLC0415
+    from workbench.scoring import measure  # noqa: PLC0415
     from workbench.scoring import metrics as ours  # noqa: PLC0415
 
     keywords = {} if threshold is None else {"threshold": threshold}
     asked = ours.DEFAULTS if metrics is None else metrics
     chosen = measure.named([each(**keywords) if isinstance(each, type) else each for each in asked])
     replay = cast("Replayed", getattr(source, "cand", source))
+    with progress(None, "scoring"):
+        return _scored(replay, chosen, labels)
+
+
+def _scored(replay: Replayed, chosen: Mapping[str, BaseMetric], labels: pl.LazyFrame | None) -> Scores:
+    from workbench.scoring import cases, measure  # noqa: PLC0415 - as above
+
     known = replay.lake.labels if labels is None else labels
     rows, prompts = _rows(replay.frame.select(cases.COLUMNS), known), _prompts(known)
     levels = {measure.level_of(metric) for metric in chosen.values()}
     made = {level: list(cases.LEVELS[level](rows, prompts)) for level in levels}
-    found = [
-        row
-        for name, metric in chosen.items()
-        for row in measure.measured(name, metric, made[measure.level_of(metric)])
-    ]
+    found = []
+    for name, metric in chosen.items():
+        mine = made[measure.level_of(metric)]
+        with progress(len(mine), name, unit="case") as advance:
+            for row in measure.measured(name, metric, mine):
+                found.append(row)
+                advance(1)
     return Scores(
         replay_id=replay.id, table=pl.DataFrame(found, schema=SCHEMA, orient="row"), decisions=_states(rows)
     )

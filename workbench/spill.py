@@ -1,10 +1,12 @@
 """Results that grow: kept in memory while they are small, in files when they are not.
 
-One rule: whoever holds the result holds its files; they go when nobody does.
+One rule: whoever holds the result holds its files; they go when nobody does. A result that is not finished, because
+the work was interrupted or failed, has none: its files go at once, though a traceback may hold it for long.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +14,21 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from workbench.ending import undoing
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 IN_MEMORY = 1_000_000
 """Rows above which a result goes to files: a replay's rows take some 700 bytes each."""
+
+
+@contextmanager
+def spilling(schema: Mapping[str, pl.DataType | type[pl.DataType]], expected: int) -> Iterator[Spill]:
+    """Collect the pieces of a table that is thrown away unless it is made whole; see `Spill`."""
+    spill = Spill(schema, expected)
+    with undoing(spill.drop):
+        yield spill
 
 
 @dataclass(slots=True)
@@ -43,6 +55,13 @@ class Spill:
         path = Path(self.files.name) / f"{len(self._written):06}.parquet"
         part.write_parquet(path, compression="lz4", statistics=False)
         self._written.append(path)
+
+    def drop(self) -> None:
+        """Forget the pieces; their files go."""
+        self._parts.clear()
+        self._written.clear()
+        if self.files is not None:
+            self.files.cleanup()
 
     def frame(self) -> pl.LazyFrame:
         """Return the pieces as one table, in the order they came."""

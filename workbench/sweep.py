@@ -29,10 +29,12 @@ from workbench.asked import bundle_of
 from workbench.errors import BundleNotFound, ReplayFailure
 from workbench.history.sweeping import Tagged, Tally, Told
 from workbench.metrics import DECIDED, STATES, UNRESOLVED, counts
+from workbench.narrowing import narrowed_to
 from workbench.progress import progress
 from workbench.redeciding import chosen_engine
 from workbench.replay import RECORDED
 from workbench.sweep_scan import Options, sweep_scan, tagger
+from workbench.texts import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -143,6 +145,7 @@ class Sweep:
         """What this sweep rests on: ledgers with their last position, Delta versions, policies, context, engine."""
         return {
             **self.lake.pins.as_dict(),
+            **narrowed_to(self.lake.chosen),
             "policies": [each.bundle.version for each in self.versions],
             "context": self.context,
             "engine": self.engine,
@@ -237,8 +240,9 @@ def sweep_lake(
     again = partial(options.replay, lake)
     decisions = _decisions(lake)
     chosen = chosen_engine(engine, decisions * len(distinct))
-    tags = tagger(lake, split, money or _nothing)
-    with progress(len(distinct) * decisions, f"sweeping {len(distinct)} versions", on_rows) as advance:
+    what = f"sweeping {count(len(distinct), 'version')}"
+    with progress(len(distinct) * decisions, what, on_rows) as advance:
+        tags = tagger(lake, split, money or _nothing)
         if chosen in ("auto", "columnar"):
             strict = chosen == "columnar"
             scanned = sweep_scan(lake, distinct, options, strict=strict, advance=advance, tags=tags)
@@ -344,7 +348,7 @@ def weighed(
 
 
 def _decisions(lake: Lake) -> int:
-    return int(lake.decisions.filter(pl.col("kind") != "shadow").select(pl.len()).collect().item())
+    return int(lake.history.select(pl.len()).collect().item())
 
 
 def _frame(versions: Sequence[Version], numbers: Sequence[Mapping[str, int]]) -> pl.DataFrame:

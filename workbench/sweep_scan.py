@@ -5,7 +5,6 @@ One rule: the axes are those of `workbench.asked`, as a single replay takes them
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,7 @@ import polars as pl
 
 from workbench.asked import asked_of
 from workbench.diff_rows import JOINED, labels_of
+from workbench.ending import ending
 from workbench.executors import ahead
 from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.records import ADDRESSES, Records
@@ -127,7 +127,7 @@ def sweep_scan(
     found = Sweeping(bundles, run, axes, lambda bundle, rows: by_rows(axes(bundle), rows), tags)
     inputs = (INPUTS,) if needs_inputs(lake, [axes(bundle).limits_of for bundle in bundles[:1]]) else ()
     chunks = ahead(Records(lake).chunks(inputs if itself.verify is None else (*ADDRESSES, *inputs)))
-    with closing(chunks):
+    with ending(chunks.close):
         while True:
             with found.timed("reading"):
                 records = next(chunks, None)

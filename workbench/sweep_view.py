@@ -1,4 +1,4 @@
-"""A sweep in words, for a terminal and a notebook cell.
+"""A sweep in words and bars, for a terminal and a notebook cell.
 
 One rule: no number is computed here; all are columns of `Sweep.frame`. Strings pass `visible`.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from workbench.faces import Bar, Bars, Page, Table, cell
 from workbench.metrics import SIDES, STATES, UNRESOLVED
 from workbench.replay import left_out
-from workbench.report import _render as render
 from workbench.sweep import COUNTS
 from workbench.texts import count, shorten, visible
 from workbench.words import aligned
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 40
 """Versions in one table; `sweep.frame` has all."""
+MAX_BARS = 8
+"""Versions whose verdicts are drawn."""
 _MAX_TEXT = 32
 
 
@@ -45,7 +47,43 @@ def text(sweep: Sweep) -> str:
 
 def html(sweep: Sweep) -> str:
     """Return the sweep as an HTML fragment for a notebook cell."""
-    return render("sweep.html.j2", {"view": view_of(sweep), "engine": sweep.engine})
+    return cell(page(sweep))
+
+
+def page(sweep: Sweep) -> Page:
+    """Return the sweep as a page: the verdicts of its first versions as bars, then the numbers of more."""
+    view = view_of(sweep)
+    first = sweep.rows.head(MAX_BARS)
+    labels = [" ".join(map(str, row)) for row in first.select(_tuned(first)).iter_rows()]
+    bars = [
+        Bar(f"version {label}", list(row.items()))
+        for label, row in zip(labels, first.select(STATES).iter_rows(named=True), strict=True)
+    ]
+    more = f" The first {MAX_BARS} of {sweep.rows.height:,} versions." if sweep.rows.height > MAX_BARS else ""
+    note = f"{view.left_out:,} more in `sweep.frame`." if view.left_out else ""
+    return Page(
+        kind="sweep",
+        title=view.title,
+        lines=[*view.lines, f"Exact on this log. Engine {visible(sweep.engine)}."],
+        parts=(
+            Bars(title="Verdicts", note=f"Of every version.{more}", bars=bars),
+            Table(title="Versions", note=note, heads=view.heads, rows=view.rows),
+        ),
+        next=(
+            "sweep.frame", "sweep.decisions(0)", "wb.compare(lake.replay(), sweep.replay(0))",
+            "sweep.bundle(0).files",
+        ),
+    )  # fmt: skip
+
+
+def _tuned(rows: pl.DataFrame) -> list[str]:
+    """What tells versions apart: their number, and the values that were tuned or their bundle's name."""
+    tuned = [
+        name
+        for name in rows.columns
+        if name not in COUNTS and name not in ("version", "policy_version", "name")
+    ]
+    return ["version", *(tuned or ["name"])]
 
 
 def view_of(sweep: Sweep) -> View:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from runtime.ruling import Flags, Ruling, rule
 from workbench.atoms import Atom, Node, Path, atoms_of, leaves_of
+from workbench.memo import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -153,11 +154,11 @@ _touched_cache: dict[tuple[str, tuple[Path, ...]], Mapping[str, tuple[Path, ...]
 
 
 def _touched(bundle: Bundle, names: tuple[Path, ...]) -> Mapping[str, tuple[Path, ...]]:
-    key = (bundle.policy_hash, names)
-    if key not in _touched_cache:
+    def touching() -> Mapping[str, tuple[Path, ...]]:
         found = {atom.id: tuple(n for n in names if touches(atom, n)) for atom in atoms_of(bundle).every}
-        _touched_cache[key] = {ident: touching for ident, touching in found.items() if touching}
-    return _touched_cache[key]
+        return {ident: of for ident, of in found.items() if of}
+
+    return remembered(_touched_cache, (bundle.policy_hash, names), touching)
 
 
 def _rulings(outcomes: Mapping[str, _Set], policies: Mapping[str, PolicyInfo]) -> Iterator[Ruling]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from workbench.asked import AS_RECORDED, asked_of
 from workbench.errors import AxisInvalid
 from workbench.executors import is_local
+from workbench.narrowing import require_whole
 from workbench.redeciding import run_replay
 from workbench.replay import RECORDED
 
@@ -78,7 +79,7 @@ def replay_lake(
             `at` is no time, or names no zone.
     """
     if state != "recorded" or approvals != "recorded":
-        _require_simulable(state, approvals, executor)
+        _require_simulable(lake, state, approvals, executor)
     asked = asked_of(
         lake,
         policy,
@@ -107,12 +108,13 @@ def replay_lake(
     )
 
 
-def _require_simulable(state: str, approvals: str, executor: Executor) -> None:
+def _require_simulable(lake: Lake, state: str, approvals: str, executor: Executor) -> None:
     if state not in ("recorded", "simulated"):
         raise AxisInvalid(f"`state` must be 'recorded' or 'simulated', got {state!r}")
     if state == "recorded":
         raise AxisInvalid(
             f"approvals={approvals!r} is an assumption about simulated state; add state='simulated'"
         )
+    require_whole(lake.chosen)
     if not is_local(executor):
         raise AxisInvalid("state is simulated in this process; leave `executor` out")

@@ -158,7 +158,7 @@ def test_every_face_has_the_same_numbers(lake: Lake, ask: Path) -> None:
 def test_a_replay_as_a_page(lake: Lake, cap: Path) -> None:
     page = replay_page(lake.replay(cap))
     assert page.lines[0].startswith("100 % of 60 decisions replayable under cap")
-    assert any(row[0] == "decisions" and row[1] == 60 for row in page.parts[0].rows)  # type: ignore[union-attr]
+    assert any(row[0] == "decisions" and row[1] == 60 for row in page.parts[1].rows)  # type: ignore[union-attr]
 
 
 def test_gates_that_cannot_be_read(lake: Lake, cap: Path) -> None:

@@ -307,7 +307,7 @@ def _failing(
         raise error("cannot append")
 
     monkeypatch.setattr(LakeStore, "append", append)
-    monkeypatch.setattr("workbench.keeping.saved.PAUSE_S", 0)
+    monkeypatch.setattr("workbench.keeping.appending.PAUSE_S", 0)
     return calls
 
 

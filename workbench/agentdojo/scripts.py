@@ -15,6 +15,7 @@ injection. AgentDojo is imported on first use (3.7 s: it loads several model SDK
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from runtime.canonical import Json, canonical
 from runtime.entities import EntityUid
 from workbench.agentdojo.resources import RESOURCES
+from workbench.agentdojo.sharing import share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -130,14 +132,14 @@ def fresh_environment(script: SessionScript) -> tuple[Any, Any]:
     Each call returns new objects; the first is for `check`, the second for the tools.
     """
     task = _suite(script.version, script.suite).user_tasks[script.user_task]
-    loaded = _environment(script.version, script.suite, tuple(sorted(script.injections.items())))
-    environment = task.init_environment(loaded.model_copy(deep=True))
-    return environment.model_copy(deep=True), environment
+    injections = tuple(sorted(script.injections.items()))
+    environment = task.init_environment(_loaded(script.version, script.suite, injections))
+    return _copy(environment), environment
 
 
 def clean_environment(suite: str, version: str = VERSION) -> Any:
     """Return a new copy of a suite's environment as AgentDojo ships it, nothing planted."""
-    return _environment(version, suite, ()).model_copy(deep=True)
+    return _loaded(version, suite, ())
 
 
 def check(script: SessionScript, pre: Any, post: Any, executed: Sequence[ScriptCall]) -> Checked:
@@ -145,7 +147,7 @@ def check(script: SessionScript, pre: Any, post: Any, executed: Sequence[ScriptC
 
     Args:
         script: the session that ran.
-        pre: the environment as it was before; the checkers may alter it, so ask once.
+        pre: the environment as it was before; it is altered (`sharing`), so ask once.
         post: the environment after the run.
         executed: the calls that really ran, in order; refused ones are left out.
     """
@@ -153,6 +155,7 @@ def check(script: SessionScript, pre: Any, post: Any, executed: Sequence[ScriptC
     trace = [_function_call(call.tool, call.args) for call in executed]
     output = [{"type": "text", "content": script.output}]
     user_task = suite.user_tasks[script.user_task]
+    share(pre, post)
     utility = suite._check_user_task_utility(user_task, output, pre, post, trace)  # noqa: SLF001 - the one door there is
     if script.injection_task is None:
         return Checked(bool(utility), None)
@@ -178,7 +181,7 @@ def run(suite: str, environment: Any, call: ScriptCall, version: str = VERSION) 
 @cache
 def _honest(version: str, suite: str, user_task: str) -> SessionScript:
     task = _suite(version, suite).user_tasks[user_task]
-    environment = task.init_environment(_environment(version, suite, ()).model_copy(deep=True))
+    environment = task.init_environment(_loaded(version, suite, ()))
     return SessionScript(
         session_id=f"{suite}/{user_task}/honest",
         version=version,
@@ -200,8 +203,7 @@ def _hijacked(version: str, suite: str, user_task: str, injection_task: str) -> 
     planted = _planted(version, suite, user_task)
     text = _jailbreak(version, suite, injection_task)
     injections = dict.fromkeys(planted.vectors, text)
-    loaded = _environment(version, suite, tuple(sorted(injections.items())))
-    environment = task.init_environment(loaded.model_copy(deep=True))
+    environment = task.init_environment(_loaded(version, suite, tuple(sorted(injections.items()))))
     calls = _ground_truth(task, environment, "user")
     for call in calls[: planted.read_at + 1]:
         _execute(tasks, environment, call.tool, call.args)
@@ -235,8 +237,7 @@ def _planted(version: str, suite: str, user_task: str) -> _Planted:
     tasks = _suite(version, suite)
     canaries = {name: f"<CANARY---{name}--->" for name in _vector_defaults(version, suite)}
     task = tasks.user_tasks[user_task]
-    loaded = _environment(version, suite, tuple(sorted(canaries.items())))
-    environment = task.init_environment(loaded.model_copy(deep=True))
+    environment = task.init_environment(_loaded(version, suite, tuple(sorted(canaries.items()))))
     first_read: dict[str, int] = {}
     for index, call in enumerate(_ground_truth(task, environment, "user")):
         shown = tool_result_to_str(_execute(tasks, environment, call.tool, call.args))
@@ -260,7 +261,7 @@ def _jailbreak(version: str, suite: str, injection_task: str) -> str:
 
 
 def _ground_truth(task: Any, environment: Any, origin: Origin) -> tuple[ScriptCall, ...]:
-    calls = task.ground_truth(environment.model_copy(deep=True))
+    calls = task.ground_truth(_copy(environment))
     return tuple(ScriptCall(call.function, _json(call.args), origin) for call in calls)
 
 
@@ -291,9 +292,19 @@ def _function_call(tool: str, args: Mapping[str, Json]) -> Any:
     return FunctionCall(function=tool, args=dict(args))
 
 
+def _loaded(version: str, suite: str, injections: tuple[tuple[str, str], ...]) -> Any:
+    """The suite's environment with texts planted: new objects each time."""
+    return pickle.loads(_environment(version, suite, injections))  # noqa: S301 - bytes of this process
+
+
+def _copy(environment: Any) -> Any:
+    """A deep copy; three times faster than by `model_copy`."""
+    return pickle.loads(pickle.dumps(environment, pickle.HIGHEST_PROTOCOL))  # noqa: S301 - as above
+
+
 @lru_cache(maxsize=1024)
-def _environment(version: str, suite: str, injections: tuple[tuple[str, str], ...]) -> Any:
-    """The suite's environment, loaded once per planted text. Never hand it out: copy it.
+def _environment(version: str, suite: str, injections: tuple[tuple[str, str], ...]) -> bytes:
+    """The suite's environment, loaded once per planted text, pickled: whoever wants it gets a copy.
 
     The same steps as AgentDojo's `load_and_inject_default_environment`, with libyaml's loader where PyYAML has it:
     12 times faster, and half of the demo's time otherwise. A test compares the two.
@@ -305,7 +316,8 @@ def _environment(version: str, suite: str, injections: tuple[tuple[str, str], ..
     template = read_suite_file(suite, "environment.yaml", tasks.data_path)
     text = template.format(**(_vector_defaults(version, suite) | dict(injections)))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tasks.environment_type.model_validate(yaml.load(text, Loader=loader))  # noqa: S506 - a safe loader
+    environment = tasks.environment_type.model_validate(yaml.load(text, Loader=loader))  # noqa: S506 - a safe loader
+    return pickle.dumps(environment, pickle.HIGHEST_PROTOCOL)
 
 
 @cache

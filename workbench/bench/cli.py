@@ -141,6 +141,16 @@ def closed(*, rows: Rows = None, lakes: LakesPath = None, as_json: AsJson = Fals
 
 
 @app.command()
+def live(*, rows: Rows = None, lakes: LakesPath = None, as_json: AsJson = False) -> None:
+    """Time edits of a policy over a prepared history, beside a sweep and a replay of the same."""
+    from workbench.bench.live import live_lines  # noqa: PLC0415 - heavy imports stay inside the commands
+
+    with _lakes(lakes, rows or [1_000_000]) as uris:
+        runs = _runs("live", [{"uri": uri} for uri in uris])
+    _print("live", runs, live_lines, as_json=as_json)
+
+
+@app.command()
 def statistics(
     *,
     rows: Rows = None,

@@ -151,6 +151,13 @@ def closed(*, uri: str) -> dict[str, Any]:
     return timed(uri=uri)
 
 
+def live(*, uri: str) -> dict[str, Any]:
+    """Time edits over a prepared history; see `workbench.bench.live`."""
+    from workbench.bench.live import live as timed  # noqa: PLC0415 - a task imports what it measures, and no more
+
+    return timed(uri=uri)
+
+
 def statistics(*, rows: int, slices: bool) -> dict[str, Any]:
     """Time a comparison with all its statistics; see `workbench.bench.statistics`."""
     from workbench.bench.statistics import statistics as timed  # noqa: PLC0415 - as above
@@ -163,6 +170,7 @@ TASKS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "decode": decode,
     "kernel": kernel,
     "lake": lake,
+    "live": live,
     "statistics": statistics,
     "sweep": sweep,
 }

@@ -25,6 +25,7 @@ from workbench.effects import EFFECTS
 from workbench.errors import OracleMismatch
 from workbench.history.limiting import INPUTS
 from workbench.history.results import once_each
+from workbench.progress import progress
 from workbench.replay import FRAME
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from workbench.redeciding import EngineName
     from workbench.rows import Engine
 
+_AT_ONCE = 20_000
+"""Events of the log after which it is told that they were gone through."""
 _LOWS = tuple(f"low {name}" for name in COUNTERS)
 _NAMES = pl.List(pl.String)
 REASONS = {
@@ -70,7 +73,6 @@ class Loop:
     """The first replay, decided by `free`."""
     log: Log
     approvals: Approvals
-    advance: Callable[[int], object]
     others: bool
     """Whether counters that the runtime does not keep are unknown once their session has moved."""
     narrow: pl.DataFrame = field(init=False)
@@ -85,8 +87,8 @@ class Loop:
         self.book = Book(self.log, plans_of(self.plan, self.log), self.frame, self.approvals)
         reads, last, passes = counters_of(self.plan, self.log, others=self.others), NOTHING_MOVED, 0
         while True:
-            run, told = self._pass()
             passes += 1
+            run, told = self._pass(passes)
             moves = self._moves(told)
             seen = seen_by_policies(moves, reads, self.log, self.narrow)
             todo = differing(seen, last)
@@ -101,19 +103,26 @@ class Loop:
 
     # -- a pass ----------------------------------------------------------------------------------------------------
 
-    def _pass(self) -> tuple[Run, pl.DataFrame]:
+    def _pass(self, number: int) -> tuple[Run, pl.DataFrame]:
         """Find which calls run as rows are decided now; and `runs`, `known`, `heir` a row."""
         calls, told = self.book.calls(self.narrow)
         if not self.book.hangs_together:
             return Run(bytearray(calls.free), {}), self._with_runs(bytearray(calls.free), told)
         whole = [self.log.whole.get(writer, False) for writer in self.book.ledgers]
         found = Pass(calls, self.book.plans.rulesets, whole, denied=self.approvals == "denied")
-        with _without_collecting():
-            for what in self.book.order:
-                if what >= 0:
-                    found.decide(what)
-                else:
-                    found.end(self.book.ends[-1 - what])
+        order, ends = self.book.order, self.book.ends
+        with (
+            _without_collecting(),
+            progress(len(order), f"pass {number} over the log", unit="event") as advance,
+        ):
+            for start in range(0, len(order), _AT_ONCE):
+                some = order[start : start + _AT_ONCE]
+                for what in some:
+                    if what >= 0:
+                        found.decide(what)
+                    else:
+                        found.end(ends[-1 - what])
+                advance(len(some))
         return found.found, self._with_runs(found.found.runs, told)
 
     @staticmethod
@@ -137,7 +146,11 @@ class Loop:
             if name not in wanted.columns
         ]
         wanted = wanted.with_columns(lacking)
-        said = [found.select("row", *RESULT) for found in rows_again(plan, self.chosen, wanted, _with_state)]
+        said = []
+        with progress(wanted.height, "deciding rows again") as advance:
+            for part in rows_again(plan, self.chosen, wanted, _with_state):
+                said.append(part.select("row", *RESULT))
+                advance(part.height)
         found = pl.concat(said).sort("row")
         unknown = wanted["unknown"].list.len().fill_null(0) > 0
         state = found.select(s=(pl.col("status") == "undecided") & unknown)["s"]
@@ -149,7 +162,6 @@ class Loop:
             .otherwise("reason"),
         )
         self.redecided += found.height
-        self.advance(0)
         self._take(found)
 
     def _take(self, found: pl.DataFrame) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 
 from runtime.lifecycle import BROKEN
 from runtime.trace import DECISIONS, OUTCOMES
+from workbench.narrowing import require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,6 +60,7 @@ class Log:
 
 def read_log(lake: Lake) -> Log:
     """Read the narrow columns of a lake at its pin. O(decisions + outcomes), about 200 bytes each."""
+    require_whole(lake.chosen)
     found = lake.table(DECISIONS).filter(lake.pins.holds).select(_READ)
     rows = found.filter(pl.col("kind") != "shadow").collect().sort("writer", "position").with_row_index("row")
     ends = _ends(lake, rows)

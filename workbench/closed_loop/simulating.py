@@ -24,6 +24,7 @@ from workbench.closed_loop.again import Plan, SteadyPlan
 from workbench.closed_loop.iterating import Loop
 from workbench.closed_loop.log import read_log
 from workbench.closed_loop.state import APPROVALS, Simulated, label
+from workbench.ending import ending
 from workbench.errors import AxisInvalid
 from workbench.history.records import Records
 from workbench.history.results import ENGINE as COLUMNAR
@@ -31,7 +32,7 @@ from workbench.progress import progress
 from workbench.redeciding import _here, chosen_engine, in_columns
 from workbench.replay import FRAME, RECORDED
 from workbench.rows import RowEngine
-from workbench.spill import Spill
+from workbench.spill import spilling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from workbench.lake import Lake
     from workbench.redeciding import EngineName
     from workbench.rows import Engine
+    from workbench.spill import Spill
 
 
 def simulate(
@@ -121,27 +123,40 @@ def simulated(
     asked = replace(asked, more={**asked.more, **told})
     total = Records(lake).count()
     chosen = chosen_engine(engine, total)
-    with progress(total, "simulating state", on_rows) as advance:
+    with progress(None, "simulating state", on_rows), spilling(FRAME, total) as first:
         plan, free = _plan(lake, asked, chosen, Plan), _plan(lake, asked, chosen, SteadyPlan)
-        first, over = Spill(FRAME, total), dict[str, int]()
-        for part in _here(free, chosen):
-            first.add(part)
-            for why, n in part["handed_over"].drop_nulls().value_counts().iter_rows():
-                over[why] = over.get(why, 0) + n
-            advance(part.height)
-        loop = Loop(plan, free, chosen, first.frame(), read_log(lake), approvals, advance, others != RECORDED)
+        over = _decided(free, chosen, first, on_rows)
+        with progress(None, "reading the log"):
+            log = read_log(lake)
+        loop = Loop(plan, free, chosen, first.frame(), log, approvals, others != RECORDED)
         found = loop.run()
-    frame, files = first.frame(), first.files
-    if found.patch.height:
-        patched = Spill(FRAME, total)
-        for part in loop.overlaid(found.patch):
-            patched.add(part)
-        frame, files = patched.frame(), patched.files
+        frame, files = first.frame(), first.files
+        if found.patch.height:
+            with progress(total, "taking over what changed") as advance, spilling(FRAME, total) as patched:
+                for part in loop.overlaid(found.patch):
+                    patched.add(part)
+                    advance(part.height)
+                frame, files = patched.frame(), patched.files
     name = f"{COLUMNAR} with {plan.engine.name}" if in_columns(chosen) else plan.engine.name
     return Simulated(
         lake, asked.labels[0], label(asked.labels[1], approvals), frame, name, over, files,
         asked=asked, engine_asked=engine if isinstance(engine, str) else None, state=found.state,
     )  # fmt: skip
+
+
+def _decided(
+    plan: Plan, chosen: EngineName | Engine, first: Spill, on_rows: Callable[[int], object] | None
+) -> dict[str, int]:
+    """Decide every row by `plan`, into `first`; returns how many rows were handed over, by reason."""
+    over = dict[str, int]()
+    decided = _here(plan, chosen)
+    with progress(first.expected, "replaying", on_rows) as advance, ending(decided.close):
+        for part in decided:
+            first.add(part)
+            for why, n in part["handed_over"].drop_nulls().value_counts().iter_rows():
+                over[why] = over.get(why, 0) + n
+            advance(part.height)
+    return over
 
 
 def _plan(lake: Lake, asked: Asked, chosen: EngineName | Engine, kind: type[Plan]) -> Plan:

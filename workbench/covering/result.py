@@ -96,18 +96,18 @@ def coverage(
     more = inputs if verify is None else (*ADDRESSES, *inputs)
     _require(where, (*NEEDED, *more, STATUS))
     chosen = chosen_engine(engine, total)
-    run = columnar(plan, strict=False) if in_columns(chosen) else None
-    scan = Scan(
-        lake,
-        plan,
-        partial(by_rows, plan) if run is None else run.chunk,
-        contexts_of(lake) if run is None else run.contexts,
-        by_rows=engine == "rows",
-        strict=engine == "columnar",
-        where=where,
-        more=more,
-    )
     with progress(total, "counting what was exercised", on_rows) as advance:
+        run = columnar(plan, strict=False) if in_columns(chosen) else None
+        scan = Scan(
+            lake,
+            plan,
+            partial(by_rows, plan) if run is None else run.chunk,
+            contexts_of(lake) if run is None else run.contexts,
+            by_rows=engine == "rows",
+            strict=engine == "columnar",
+            where=where,
+            more=more,
+        )
         counts = scan.run(advance)
     pins = {name: str(end) for name, end in sorted(lake.pins.ledgers.items())}
     bundles = (

@@ -11,7 +11,6 @@ Cost: a replay of the lake, and the typing and the evaluation once more; memory 
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from workbench.covering.asking import Asking
 from workbench.covering.counts import KEYS, Counts, added, counted, schema_of
 from workbench.covering.shapes import arguments_of, contexts_of_rows
 from workbench.covering.values import columns_of, count_values
+from workbench.ending import ending
 from workbench.executors import ahead
 from workbench.history.chunk import type_chunk
 from workbench.history.deciding import grouped
@@ -80,7 +80,8 @@ class Scan:
 
     def run(self, advance: Callable[[int], object]) -> Counts:
         """Count all decisions; `advance` is told how many a chunk had."""
-        with closing(ahead(Records(self.lake).chunks(self.more))) as chunks:
+        chunks = ahead(Records(self.lake).chunks(self.more))
+        with ending(chunks.close):
             for records in chunks:
                 self.chunk(records if self.where is None else records.filter(self.where))
                 advance(records.height)

@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from runtime.trace import DECISIONS
 from workbench.diverging.gathering import gather
 from workbench.diverging.reach import THROUGH, reached
 from workbench.diverging.shared import InForce
 from workbench.errors import ColumnUnknown, NotComparable
 from workbench.faces import Faces, Page, Table
+from workbench.progress import progress
 from workbench.replay import RECORDED
 from workbench.texts import count, share
 
@@ -82,9 +82,10 @@ def divergence(
     replays = (diff.base, diff.cand)
     more = _shown(replays, "limits", limits), _shown(replays, "specs", specs)
     found = _recorded(lake, *more)
-    return diverged(diff, _decisions(lake), found)
+    return diverged(diff, lake.history, found)
 
 
+@progress(None, "looking for what changes before a decision")
 def diverged(diff: Diff, decisions: pl.LazyFrame, found: InForce) -> Divergence:
     """Say it of decisions that are at hand; see `divergence`."""
     gathered = gather(decisions, [diff.base.frame, diff.cand.frame], found)
@@ -106,11 +107,6 @@ def diverged(diff: Diff, decisions: pl.LazyFrame, found: InForce) -> Divergence:
         after=pl.lit(ids.gather(place.gather(after))),
     )
     return Divergence(diff, rows, gathered)
-
-
-def _decisions(lake: Lake) -> pl.LazyFrame:
-    rows = lake.table(DECISIONS).filter(lake.pins.holds)
-    return rows.filter(pl.col("kind") != "shadow")
 
 
 def _recorded(
@@ -216,7 +212,13 @@ class Divergence(Faces):
         total, exact = counts["decisions"], counts[EXACT]
         reached = f"No earlier change reaches {exact:,} of {count(total, 'decision')} ({share(exact, total)})"
         rest = f"{counts[IN_SESSION]:,} are conditional in their session, {counts[ACROSS]:,} across sessions"
-        return f"{reached}: what is said of them is exact. {rest}"
+        said = f"{reached}: what is said of them is exact. {rest}"
+        return said if self._narrowed is None else f"{said}. {_NARROWED.format(self._narrowed)}"
+
+    @property
+    def _narrowed(self) -> object:
+        """Which decisions were chosen; None: all are here."""
+        return getattr(self.diff.cand.lake, "chosen", None)
 
     def page(self) -> Page:
         """Say how much is exact, by effect, tool and tenant."""
@@ -241,6 +243,9 @@ class Divergence(Faces):
 _MEANING = (
     "Conditional decisions were made after something that differs under the candidate, in their session or through "
     "a shared limit or entity; what would come there cannot be read from this log."
+)
+_NARROWED = (
+    "Only decisions where {} are here: an earlier change among the others is not seen, so fewer may be exact"
 )
 
 

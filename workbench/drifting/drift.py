@@ -23,6 +23,7 @@ from workbench.drifting.values import Name, category, lengths
 from workbench.drifting.windows import windows_of
 from workbench.errors import NotComparable
 from workbench.faces import Faces, Page, Table
+from workbench.progress import progress
 from workbench.statistics.multiplicity import adjusted
 from workbench.texts import count, shorten, visible
 
@@ -171,6 +172,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
             policies, row["decisions"])  # fmt: skip
 
 
+@progress(None, "comparing windows")
 def drift(
     lake: Lake,
     before: Given,
@@ -236,10 +238,18 @@ def _pairs(
 ) -> Iterator[tuple[Name, tuple[Values, Values]]]:
     """Every variable, with its values in both windows; what one window lacks has none there."""
     yield from _joined(*mixes)
-    for name in sorted({name for contexts in known for name in contexts.facts}):
-        yield from _joined(*(window.fact(name, each) for window, each in zip(windows, known, strict=True)))
-    for tool in sorted(windows[0].tools() | windows[1].tools()):
-        yield from _joined(*(window.args(tool) for window in windows))
+    facts = sorted({name for contexts in known for name in contexts.facts})
+    with progress(len(facts), "facts", unit="fact") as advance:
+        for name in facts:
+            yield from _joined(
+                *(window.fact(name, each) for window, each in zip(windows, known, strict=True))
+            )
+            advance(1)
+    tools = sorted(windows[0].tools() | windows[1].tools())
+    with progress(len(tools), "arguments of tools", unit="tool") as advance:
+        for tool in tools:
+            yield from _joined(*(window.args(tool) for window in windows))
+            advance(1)
 
 
 def _joined(

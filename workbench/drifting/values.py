@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import polars as pl
 
-from runtime.trace import DECISIONS
 from workbench.columnar.json_columns import read_typed
 from workbench.columnar.layouts import RecordShape, ScalarShape
 from workbench.history.caching import contexts_of
@@ -84,7 +83,7 @@ class Window:
 
     def rows(self, *columns: str, where: pl.Expr | None = None) -> pl.DataFrame:
         """Return its decisions, shadow decisions left out, with `session`; of each session in an order of chance."""
-        rows = self.lake.table(DECISIONS).filter(self.lake.pins.holds, pl.col("kind") != "shadow", self.where)
+        rows = self.lake.history.filter(self.where)
         rows = rows if where is None else rows.filter(where)
         session = pl.concat_str("tenant", "session_id", separator="\0").hash()
         # Ids end in what is random of them: an order that has nothing to do with time or place.

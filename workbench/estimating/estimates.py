@@ -27,6 +27,7 @@ from workbench import faces
 from workbench.errors import NotEstimable
 from workbench.estimating.cluster_sums import ALL, clustered, tallies
 from workbench.estimating.slice_tests import p_values
+from workbench.progress import progress
 from workbench.splitting import SESSION
 from workbench.statistics.clusters import METHODS, Clusters, Fit, Kind, fit, gather
 from workbench.statistics.multiplicity import adjusted
@@ -195,6 +196,7 @@ class Estimates(faces.Faces):
         }  # fmt: skip
 
 
+@progress(None, "estimating")
 def estimates(
     diff: Diff,
     quantities: Sequence[Quantity] | None = None,
@@ -232,7 +234,11 @@ def estimates(
     wanted = tuple(quantities) if quantities is not None else given.quantities(labelled=_labelled(frame))
     cluster = (cluster,) if isinstance(cluster, str) else cluster
     by = (by,) if isinstance(by, str) else tuple(by)
-    found = _estimated(clustered(frame, wanted, cluster, by), wanted, resampled)
+    with progress(len(wanted), "quantities", unit="number") as advance:
+        found = []
+        for each in _estimated(clustered(frame, wanted, cluster, by), wanted, resampled):
+            found.append(each)
+            advance(each.slice is None)
     pins = {"base": diff.base.id, "candidate": diff.cand.id, "policy": diff.cand.policy[1]}
     return Estimates(estimates=tuple(found), level=level, cluster=_named(cluster), by=by, pins=pins)
 

@@ -34,6 +34,7 @@ def page(found: Estimates) -> Page:
         title=f"{count(len(whole), 'quantity', 'quantities')} with {percent(found.level)} intervals",
         lines=tuple(_lines(found, whole)),
         parts=(*parts, texts, methods),
+        lead=1,
         pins=found.pins,
     )
 

@@ -8,7 +8,7 @@ again), never what a policy or a limit decides.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from runtime.canonical import canonical
+from workbench.ending import ending
 from workbench.executors import ahead
 from workbench.history.caching import contexts_of
 from workbench.history.records import Records, with_contexts
@@ -33,7 +34,7 @@ from workbench.redeciding import _row as row_of
 from workbench.redeciding import _self_replay as self_replay
 from workbench.replay import FRAME, Replay
 from workbench.rows import RowEngine
-from workbench.spill import Spill
+from workbench.spill import Spill, spilling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -77,13 +78,14 @@ def replays_of(
     chosen = chosen_engine(engine, total)
     rows = RowEngine() if isinstance(chosen, str) else chosen
     plans = _plans(lake, cells, rows)
-    found = [_Found(Spill(FRAME, total)) for _ in cells]
     name = f"{COLUMNAR} with {rows.name}" if in_columns(chosen) else rows.name
     decided = _in_columns(plans, chosen) if in_columns(chosen) else _in_rows(plans)
     with (
-        closing(decided),
+        ExitStack() as spills,
+        ending(decided.close),
         progress(total * len(cells), f"replaying a grid of {len(cells)}", on_rows) as advance,
     ):
+        found = [_Found(spills.enter_context(spilling(FRAME, total))) for _ in cells]
         for number, part in decided:
             found[number].add(part)
             advance(part.height)

@@ -21,6 +21,7 @@ import polars as pl
 
 from workbench.columnar.json_cache import cached
 from workbench.history.contexts import Contexts, FactRecords, fact_column, take_apart
+from workbench.progress import progress
 
 if TYPE_CHECKING:
     from workbench.lake import Lake
@@ -55,6 +56,7 @@ def digest_of(*columns: pl.Series) -> str:
     return found.hexdigest()
 
 
+@progress(None, "reading contexts")
 def contexts_of(lake: Lake) -> Contexts:
     """Return the lake's contexts, taken apart; from the cache, if the same texts were taken apart before."""
     rows = lake.contexts.select("context_hash", "context").collect()

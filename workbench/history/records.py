@@ -95,9 +95,12 @@ class Records:
         return rows.join(found, on=keys, how="left", maintain_order="left")
 
     def _decisions(self) -> pl.LazyFrame:
-        """At the pin, in no order: most tables are written in order, and sorting wide rows is dear."""
-        rows = self.lake.table(DECISIONS).filter(self.lake.pins.holds)
-        return rows.filter(pl.col("kind") != "shadow")
+        """In no order: most tables are written in order, and sorting wide rows is dear."""
+        return self.lake.history
+
+    def _every(self) -> pl.LazyFrame:
+        """What the lake is not narrowed to, too: a call that was asked about may have been resumed in there."""
+        return self.lake.table(DECISIONS).filter(self.lake.pins.holds, pl.col("kind") != "shadow")
 
     def _executions(self) -> pl.LazyFrame:
         rows = self.lake.table(OUTCOMES).filter(self.lake.pins.holds, pl.col("kind") == "execution")
@@ -106,8 +109,8 @@ class Records:
     @cached_property
     def _after_approval(self) -> pl.DataFrame:
         """How calls that had to wait ended: denied, expired, or as the call that was resumed once it was granted."""
-        waited = self._decisions().filter(pl.col("verdict") == "approve").select("decision_id")
-        resumed = self._decisions().filter(
+        waited = self._every().filter(pl.col("verdict") == "approve").select("decision_id")
+        resumed = self._every().filter(
             (pl.col("kind") == "resumed") & pl.col("verdict").is_in(("allow", "modify", "approve"))
         )
         links = resumed.select("decision_id", asked="linked_to").collect()

@@ -85,8 +85,9 @@ def import_calls(
     for name, tool in mapping.tools.items():
         for text in (*([tool.resource] if tool.resource else []), *(tool.writes or ())):
             parsed_template(name, text)
-    records = read_records(calls, mapping.missing)
-    second = None if runs is None else read_records(runs, {})
+    with progress(None, "reading calls", told):
+        records = read_records(calls, mapping.missing)
+        second = None if runs is None else read_records(runs, {})
     mapping.check_columns(records.columns, None if second is None else second.columns)
     with progress(2 * len(records), "importing calls", told, unit="row") as advance:
         reading = Reading(mapping)
@@ -171,6 +172,7 @@ class _Import:
             part.rename(place)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
+            _aside_part(place).unlink(missing_ok=True)
             raise
         if folder is not None:
             for name, text in self.bundle.files.items():
@@ -216,12 +218,12 @@ class _Import:
 
     def _keep_aside(self, place: Path) -> Path | None:
         """Write the rows that could not be mapped next to the lake."""
-        path = place.with_name(f"{place.name}-rejected.parquet")
+        path = _aside(place)
         if not self.reading.rejected:
             path.unlink(missing_ok=True)  # of an earlier import to the same place
             return None
         frame = rejected_frame(self.reading.rejected, self.records)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = _aside_part(place)
         leaving(frame).write_parquet(part)
         part.replace(path)
         return path
@@ -258,6 +260,14 @@ class _Import:
             yield f"Runs without an imported call: {labels.runs_without_calls:,} of {labels.runs:,}."
         if labels.runs_unreadable:
             yield f"Runs that cannot be read, or name no session: {labels.runs_unreadable:,} of {labels.runs:,}."
+
+
+def _aside(place: Path) -> Path:
+    return place.with_name(f"{place.name}-rejected.parquet")
+
+
+def _aside_part(place: Path) -> Path:
+    return place.with_name(f".{_aside(place).name}.{os.getpid()}.part")
 
 
 def _why(reading: Reading) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.spec import ContextSpec, parse_spec
 from workbench.errors import ReplayDiffers
 from workbench.keeping.saved import saved, tally_of
+from workbench.progress import progress
 from workbench.replay import RECORDED
 from workbench.run import _version as release
 from workbench.texts import visible
@@ -30,6 +31,7 @@ MAX_TOLD = 8
 """Differences named in a message; all are in `ReplayDiffers.differences`."""
 
 
+@progress(None, "opening a saved replay")
 def reopen(
     lake: Lake,
     replay: str,
@@ -80,7 +82,8 @@ def reopen(
     if named is not None and spec is not None:
         named = replace(named, spec_name=asked["spec"]["name"])
     found = replace(again, id=kept.replay_id, context=str(kept.pins["context"]), asked=named)
-    _require_same(found, kept)
+    with progress(None, "comparing it with what was saved"):
+        _require_same(found, kept)
     return found
 
 

@@ -16,7 +16,6 @@ given again with `workbench.keeping.reopening.reopen(…, sources=…)`.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,36 +25,30 @@ import polars as pl
 
 from runtime.bundle import bundle_from_files
 from runtime.canonical import Json, canonical
-from runtime.errors import BundleError, CommitConflict, LedgerError
-from runtime.trace import POLICIES, REPLAYS, Table
+from runtime.errors import BundleError
+from runtime.trace import REPLAYS
 from runtime.values import micros
 from workbench.asked import place_of
 from workbench.errors import (
-    BundleNotFound,
-    LakeError,
     NotSavable,
     ReplayNotFound,
 )
-from workbench.faces import Faces, Page
-from workbench.faces import Table as Grid
+from workbench.faces import Faces, Page, Table
+from workbench.keeping.appending import append, keep_texts
+from workbench.progress import progress
 from workbench.run import _user as user
 from workbench.run import _version as release
 from workbench.texts import count, visible
 from workbench.tracking import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from runtime.bundle import Bundle
-    from runtime.lake import LakeStore
     from workbench.asked import Asked
     from workbench.lake import Lake
     from workbench.replay import Replay
 
-TRIES = 20
-"""Commits attempted before somebody else's are waited for no longer."""
-PAUSE_S = 0.02
-"""Wait before a refused commit is tried again, times the number of refusals."""
 MIN_PREFIX = 6
 """Characters that a shortened id needs."""
 MAX_TOLD = 8
@@ -92,7 +85,7 @@ class Saved(Faces):
             kind="saved replay",
             title=f"Replay {self.name or self.replay_id}",
             lines=[f"{count(self.decisions, 'decision')}, digest {self.digest[:16]}.", said],
-            parts=[Grid(title="Made with", heads=("what", "value"), rows=asked, code=frozenset({1}))],
+            parts=[Table(title="Made with", heads=("what", "value"), rows=asked, code=frozenset({1}))],
             next=[f"lake.reopen({self.name or self.replay_id!r})"],
             pins={"replay": self.replay_id, "lake": self.lake, "digest": self.digest},
         )
@@ -130,6 +123,7 @@ def _cell(value: Json) -> str:
     return value if isinstance(value, str) else canonical(value)
 
 
+@progress(None, "saving the replay")
 def save(
     replay: Replay, *, name: str | None = None, actor: str | None = None, now: datetime | None = None
 ) -> Saved:
@@ -184,10 +178,10 @@ def save(
         "actor": actor or user(),
         "at": micros(now or datetime.now(UTC)),
     }
-    store = _writable(replay.lake)
+    store = replay.lake.store.writing()
     for bundle in bundles:
-        _keep_texts(replay.lake, store, bundle)
-    _append(store, REPLAYS, [row], lambda: _found(replay.lake, replay.id) is not None)
+        keep_texts(replay.lake, store, bundle)
+    append(store, REPLAYS, [row], lambda: _found(replay.lake, replay.id) is not None)
     return _saved(row, replay.lake)
 
 
@@ -204,6 +198,11 @@ def _require_savable(replay: Replay) -> Asked:
     asked = replay.asked
     if asked is None:
         raise NotSavable("this replay was not made by `lake.replay`, so nobody can say how to make it again")
+    if replay.lake.chosen is not None:
+        raise NotSavable(
+            f"this replay is of decisions that were chosen, where {replay.lake.chosen}, and an expression has no "
+            "form that later releases read; replay the whole lake, save that, and narrow what is opened again"
+        )
     if replay.engine_asked is None:
         raise NotSavable(
             f"this replay was decided by an engine in memory ({replay.engine}), which the lake cannot keep; "
@@ -261,59 +260,6 @@ def tally_of(replay: Replay) -> list[list[Json]]:
     """Return how many decisions came out how, by tool: it names what differs, should the digest."""
     counted = replay.frame.group_by(_TALLY).len().sort(_TALLY, nulls_last=True).collect(engine="streaming")
     return [list(row) for row in counted.iter_rows()]
-
-
-def _keep_texts(lake: Lake, store: LakeStore, bundle: Bundle) -> None:
-    """Write the files of a bundle that the lake does not have.
-
-    Raises:
-        NotSavable: the lake has other texts under the same version.
-    """
-
-    def there() -> set[str]:
-        mine = lake.policies.filter(pl.col("bundle_version") == bundle.version)
-        return set(mine.select("row_hash").collect().to_series())
-
-    known = there()
-    rows = [row for row in bundle.row_dicts() if row["row_hash"] not in known]
-    wanted = {str(row["row_hash"]) for row in rows}
-    _append(store, POLICIES, rows, lambda: wanted <= there())
-    try:
-        lake.bundle(bundle.version)
-    except BundleNotFound as exc:
-        raise NotSavable(f"bundle `{bundle.name}` cannot be read back: {exc}") from exc
-
-
-def _writable(lake: Lake) -> LakeStore:
-    return lake.store.writing()
-
-
-def _append(
-    store: LakeStore, table: Table, rows: Sequence[dict[str, Json]], there: Callable[[], bool]
-) -> None:
-    """Append rows, whoever else commits meanwhile. `there` tells whether they are in the table."""
-    for refused in range(TRIES):
-        try:
-            if rows:
-                store.append(table, rows)
-        except CommitConflict:  # nothing was appended
-            time.sleep(PAUSE_S * refused)
-        except LedgerError as exc:  # nobody knows but the table
-            if not there():
-                raise LakeError(
-                    f"the replay could not be saved: {_masked(exc, store)}; save it again"
-                ) from exc
-            return
-        else:
-            return
-    raise LakeError(
-        f"the replay could not be saved: others committed to `{table.name}` of {shown(store.uri)} {TRIES} times in a "
-        "row; save it again"
-    )
-
-
-def _masked(exc: LedgerError, store: LakeStore) -> str:
-    return str(exc).replace(store.uri, shown(store.uri))
 
 
 def saved_replays(lake: Lake) -> pl.LazyFrame:

@@ -19,6 +19,7 @@ import polars as pl
 from workbench.compare import compare
 from workbench.errors import WorkbenchError
 from workbench.faces import Faces, Page, Table
+from workbench.progress import progress
 from workbench.searching.objectives import objectives_of
 from workbench.searching.pareto import front, spread
 from workbench.splitting import SESSION, Split, clusters
@@ -237,16 +238,35 @@ def search(
     Source: DESIGN section 7; Bonferroni over what is confirmed, so any of it may be read off.
     """
     wanted, parts = objectives_of(objectives), split or Split()
-    swept = lake.sweep(
-        policy, over, context=context, limits=limits, sources=sources, at=at, engine=engine, split=parts,
-        money=money, on_rows=on_rows,
-    )  # fmt: skip
+    with progress(None, "searching", on_rows):
+        return _search(
+            lake, policy, over, wanted, parts, confirm=confirm, level=level,
+            context=context, limits=limits, sources=sources, at=at, engine=engine, money=money, on_rows=on_rows,
+        )  # fmt: skip
+
+
+def _search(
+    lake: Lake,
+    policy: Given | Sequence[Given],
+    over: Over | None,
+    wanted: tuple[Objective, ...],
+    parts: Split,
+    *,
+    confirm: int | None,
+    level: float,
+    **options: Any,
+) -> Search:
+    swept = lake.sweep(policy, over, split=parts, **options)
     rows = _numbers(swept, wanted)
     chosen = front(rows.select(each.name for each in wanted).to_numpy())
     names = [each.name for each in wanted]
     picked = rows["version"].to_list() if confirm is None else spread(rows.filter(chosen), names, confirm)
     tail = 1 - (1 - level) / max(1, len(picked) * len(wanted))
-    confirmed = {version: _confirmed(swept, version, wanted, parts, tail) for version in picked}
+    confirmed = {}
+    with progress(len(picked), "confirming", unit="version") as advance:
+        for version in picked:
+            confirmed[version] = _confirmed(swept, version, wanted, parts, tail)
+            advance(1)
     told = rows.with_columns(on_front=pl.Series(chosen)).join(
         _table(confirmed, wanted), on="version", how="left", maintain_order="left"
     )

@@ -20,6 +20,7 @@ from workbench.asked import asked_of
 from workbench.compare import compare
 from workbench.errors import WorkbenchError
 from workbench.faces import Code, Faces, Page, Table
+from workbench.progress import progress
 from workbench.searching.search import search
 from workbench.searching.suggesting.conditions import conditions_of
 from workbench.searching.suggesting.rules import best_rules
@@ -172,6 +173,7 @@ def _shown(confirmed: Mapping[str, Confirmed]) -> list[str | None]:
     ]
 
 
+@progress(None, "looking for rules")
 def suggest(
     lake: Lake,
     policy: Given | None = None,
@@ -217,7 +219,8 @@ def suggest(
             "`rt.label('origin', 'attack', decision_id=…)`"
         )
     reading = Reading(lake, asked, pl.concat([harm, good]))
-    found, tried, looked = _rules(reading.read(), harm, bundle, most=most, cost=cost)
+    with progress(None, "comparing clauses"):
+        found, tried, looked = _rules(reading.read(), harm, bundle, most=most, cost=cost)
     if not found:
         return Suggestions((), {}, harm.len(), harm.len() - looked, tried, None)
     options: dict[str, Any] = {"context": context, "sources": sources, "at": at}

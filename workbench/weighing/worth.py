@@ -21,6 +21,7 @@ from polars import selectors as cs
 
 from workbench.errors import ColumnUnknown
 from workbench.faces import Faces
+from workbench.progress import progress
 from workbench.texts import share
 from workbench.weighing.quantities import GOOD, HARM, known
 from workbench.weighing.stakes import Stakes
@@ -239,6 +240,7 @@ def sums(quantities: tuple[Quantity, ...]) -> dict[str, pl.Expr]:
     return found
 
 
+@progress(None, "weighing decisions")
 def _cells(rows: pl.LazyFrame, stakes: Stakes) -> pl.DataFrame:
     added = sums(stakes.quantities())
     return (

@@ -1,0 +1,1 @@
+"""Promoting what passed: from an MLflow run that says *ship* to the alias that runtimes follow."""

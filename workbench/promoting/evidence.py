@@ -1,0 +1,108 @@
+"""What an MLflow run says of a version: the evidence that it may be promoted.
+
+One rule: a run speaks for exactly one version, over one lake, against one baseline. It allows the promotion of that
+version there, as long as the alias still stands for that baseline; in every other case a person has to say so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import NotPromotable
+from workbench.replay import RECORDED
+from workbench.tracking import connect, library, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SHIP = "ship"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a run says."""
+
+    run_id: str
+    tracking_uri: str
+    outcome: str | None
+    """`ship`, `don't ship` or `inconclusive`; None: it had no gates."""
+    status: str
+    """MLflow's own: `FINISHED` where the run is whole."""
+    candidate: str
+    """Bundle version."""
+    baselines: frozenset[str]
+    """Bundle versions that it was compared with: one, or those that the decisions were recorded under."""
+    lake: str
+
+    def objections(self, *, version: str, lake: str, held: str | None) -> Iterator[str]:
+        """Say why this run does not allow a promotion.
+
+        Args:
+            version: to be promoted.
+            lake: where.
+            held: what the alias stands for; None: nothing.
+        """
+        if self.status != "FINISHED":
+            yield f"the run is {self.status.lower()}, not finished"
+        if self.outcome != SHIP:
+            yield (
+                "it had no gates, so it says neither" if self.outcome is None else f"it says: {self.outcome}"
+            )
+        if self.candidate != version:
+            yield f"it is about version {self.candidate[:12]}, not {version[:12]}"
+        if self.lake != shown(lake):
+            yield f"it is about the lake at {self.lake}"
+        if held is not None and held not in self.baselines:
+            with_ = ", ".join(sorted(each[:12] for each in self.baselines)) or "nothing known"
+            yield f"it compared with {with_}, and the alias stands for {held[:12]} now"
+
+
+def read_run(run_id: str, tracking_uri: str) -> Evidence:
+    """Read what a run says.
+
+    Args:
+        run_id: of a comparison that `wb.log` made.
+        tracking_uri: of the store that holds it.
+
+    Raises:
+        TrackingError: the store cannot be reached.
+        NotPromotable: there is no such run, or it is no comparison of ours.
+    """
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - seconds, and only where it is used
+
+    library()
+    with connect(tracking_uri) as store:
+        try:
+            run = store.client.get_run(run_id)
+        except MlflowException as exc:
+            raise NotPromotable(f"there is no run {run_id!r} at {shown(tracking_uri)}") from exc
+    return _evidence(run, tracking_uri)
+
+
+def _evidence(run: Any, tracking_uri: str) -> Evidence:
+    tags, params = run.data.tags, run.data.params
+    if tags.get("redecide.kind") != "comparison" or "candidate.bundle_version" not in params:
+        raise NotPromotable(
+            f"run {run.info.run_id} is no comparison that `wb.log` or `redecide compare --mlflow` made"
+        )
+    return Evidence(
+        run_id=run.info.run_id,
+        tracking_uri=tracking_uri,
+        outcome=tags.get("redecide.outcome"),
+        status=run.info.status,
+        candidate=params["candidate.bundle_version"],
+        baselines=_baselines(params),
+        lake=tags.get("redecide.lake", ""),
+    )
+
+
+def _baselines(params: Mapping[str, str]) -> frozenset[str]:
+    base = params.get("baseline.bundle_version", "")
+    if base != RECORDED:
+        return frozenset({base})
+    try:
+        return frozenset(json.loads(params.get("recorded.bundle_versions", "[]")))
+    except json.JSONDecodeError:  # a list too long for a parameter is cut, and says nothing for sure
+        return frozenset()
