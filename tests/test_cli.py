@@ -136,6 +136,14 @@ def test_compare_logs_to_mlflow(made: Path, tmp_path: Path) -> None:
     assert list(tmp_path.rglob("mlflow.db"))
 
 
+def test_a_misspelt_option_of_a_job_that_judges_is_not_taken_for_inconclusive(
+    made: Path, tmp_path: Path
+) -> None:
+    asked = ("compare", made / "lake", "--policy", made / "next", "--stake", "x")
+    assert redecide(*asked, cwd=tmp_path).returncode == 2
+    assert redecide(*asked, "--gates", "gates.toml", cwd=tmp_path).returncode == 3
+
+
 def test_compare_needs_a_candidate(made: Path, tmp_path: Path) -> None:
     assert "--policy" in refused("compare", made / "lake", cwd=tmp_path)
 

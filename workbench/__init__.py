@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from workbench.drifting.drift import drift
     from workbench.estimating.estimates import estimates
     from workbench.estimating.gates import decide
+    from workbench.estimating.sessions import paired, watch
     from workbench.explaining.why import why, why_of
     from workbench.exploring import explore
     from workbench.gridding.grid import grid
@@ -66,7 +67,8 @@ _LATER = {
     "suggest": "searching.suggest", "Split": "splitting", "Simulation": "weighing.simulators",
     "Situation": "weighing.simulators", "prepared": "weighing.simulators", "simulate": "weighing.simulators",
     "Stakes": "weighing.stakes", "worth": "weighing.worth", "compare_view": "comparing.view", "explore": "exploring",
-    "tune": "tuning", "promote": "promoting.promote", "roll_back": "promoting.promote",
+    "paired": "estimating.sessions", "watch": "estimating.sessions", "tune": "tuning",
+    "promote": "promoting.promote", "roll_back": "promoting.promote",
 }  # fmt: skip
 """Names by the module they are in, loaded when they are first asked for: SciPy alone takes half a second. No module
 has a name that it exports, or importing the module would hide it."""
@@ -92,6 +94,6 @@ def __dir__() -> list[str]:
 __all__ = [
     "Diff", "Lake", "Replay", "Simulation", "Situation", "Split", "Stakes", "WorkbenchError", "compare",
     "compare_view", "coverage", "decide", "divergence", "drift", "estimates", "explore", "grid", "import_calls",
-    "log", "open", "plots", "prepared", "promote", "reopen", "roll_back", "save", "score", "search", "simulate",
-    "suggest", "tune", "why", "why_of", "worth",
+    "log", "open", "paired", "plots", "prepared", "promote", "reopen", "roll_back", "save", "score", "search",
+    "simulate", "suggest", "tune", "watch", "why", "why_of", "worth",
 ]  # fmt: skip

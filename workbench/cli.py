@@ -26,7 +26,7 @@ from workbench.cli_coverage import coverage
 from workbench.cli_import import app as imports
 from workbench.cli_ledger import findings, resolve, upgrade
 from workbench.cli_promote import aliases, promote
-from workbench.cli_replay import compare, replay
+from workbench.cli_replay import COULD_NOT_RUN, compare, replay
 from workbench.cli_stop import stop
 from workbench.cli_sweep import suggest, sweep
 from workbench.cli_why import why
@@ -115,7 +115,10 @@ def _misunderstood(exc: Any) -> int:
     if type(exc).__name__ == "NoArgsIsHelpError":  # not public; the help has been printed
         return FAILED
     path = "redecide" if exc.ctx is None else exc.ctx.command_path
-    return _fail(f"{exc.format_message().rstrip('.')}; see `{path} --help`")
+    _fail(f"{exc.format_message().rstrip('.')}; see `{path} --help`")
+    # A job that asked for a verdict must not take a slip of the pen for `inconclusive`.
+    judges = path.endswith(" compare") and any(each.startswith("--gates") for each in sys.argv)
+    return COULD_NOT_RUN if judges else FAILED
 
 
 def _fail(message: str) -> int:
