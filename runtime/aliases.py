@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 TRIES: Final = 20
 """Refused commits in a row, by others that move other aliases, before giving up with `CommitConflict`."""
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9._-]{0,62}\Z")
+_NAME: Final = re.compile(r"(?!latest\Z|v[0-9]+\Z)[a-z][a-z0-9_-]{0,62}\Z")
+"""Also what MLflow's registry takes, which mirrors aliases: it keeps `latest`, `v1`, … for itself."""
 _VERSION: Final = re.compile(r"[0-9a-f]{4,64}\Z")
 
 
@@ -57,7 +58,7 @@ class Alias:
 
 
 def is_alias(name: str) -> bool:
-    """Tell whether a text may be an alias: lower-case letters, digits, `.`, `_`, `-`; no digits of a version.
+    """Tell whether a text may be an alias: lower-case letters, digits, `_`, `-`; no digits of a version.
 
     Example:
         >>> is_alias("champion"), is_alias("policies/support"), is_alias("beef"), is_alias("Champion")
@@ -74,8 +75,8 @@ def check_alias(name: str) -> str:
     """
     if not is_alias(name):
         raise GovernanceError(
-            "an alias is 1 to 63 lower-case letters, digits, `.`, `_` or `-`, begins with a letter, is no version, "
-            f"as 'champion'; got {name!r:.80}"
+            "an alias is 1 to 63 lower-case letters, digits, `_` or `-`, begins with a letter, and is no version and "
+            f"neither `latest` nor `v1`: 'champion'; got {name!r:.80}"
         )
     return name
 

@@ -197,6 +197,14 @@ def bundle_from_files(files: Mapping[str, str], name: str) -> Bundle:
         ContextSpecError: `context.toml` is wrong.
         LimitsError: `limits.toml` is wrong.
     """
+    try:
+        return _built(files, name)
+    except RecursionError as exc:
+        why = "a condition is too deep to be read, as hundreds of `||` are; use a set: `[…].contains(x)`"
+        raise PolicyError(why) from exc
+
+
+def _built(files: Mapping[str, str], name: str) -> Bundle:
     texts = {file: _canonical(files[file]) for file in sorted(files) if _belongs(file)}
     schema, cedar_schema = _schema(texts)
     loaded = Policies(texts)

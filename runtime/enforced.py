@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.cedar import evaluate
 from runtime.context import compile_context
+from runtime.errors import RegistrationError
 from runtime.policy import Decision, Derive, Evaluate, Grants, Prepared, decide
 from runtime.prepare import prepare
 from runtime.registration import check_against_schema
@@ -102,13 +103,18 @@ def enforceable(
         bundle: to be enforced.
         given: locations of its sources by name, as `Runtime.open` takes them.
         base: folder that relative locations start from.
-        tools: registered ones, which its schema has to fit.
+        tools: registered ones that are decided now, which its schema has to have and to fit.
         alias: that named it.
 
     Raises:
         ContextSpecError: a source is not bound, or is bound to something of another kind.
-        RegistrationError: the schema declares other parameters or another resource for a tool.
+        RegistrationError: the schema declares no action for a tool, or other parameters or another resource.
     """
     for tool in tools:
+        if tool.name not in bundle.schema.actions:
+            raise RegistrationError(
+                f"the schema of {bundle.name} {bundle.version[:12]} declares no action for the registered tool "
+                f"{tool.name!r}, so every call of it would be refused; declare it"
+            )
         check_against_schema(tool, bundle)
     return Enforced(bundle=bundle, sources=bind_sources(bundle.spec, given, base), alias=alias)

@@ -13,6 +13,7 @@ Accepted: calls under way finish under the version they began with; so for a mom
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from runtime.ledger import Ledger
     from runtime.loop import Runtime
 
+_LOG = logging.getLogger("redecide")
 LOOK_SECONDS: Final = 5.0
 """How long after a look at the log the next one comes."""
 _JOIN_SECONDS: Final = 2.0
@@ -76,25 +78,33 @@ def first_look(
         now: the time.
 
     Raises:
-        BundleError: the lake's version does not load, and the ledger remembers none; or there is neither alias nor
-            folder of that name.
+        BundleError: the lake's version does not load, or a source of it is not bound, and the ledger remembers no
+            other of this lake; or there is neither alias nor folder of that name.
         LedgerError: the lake cannot be read, and the ledger remembers none.
-        ContextSpecError: a source of the version is not bound.
     """
-    kept = _kept(ledger, alias)
+    kept = _kept(ledger, alias, store.uri)
     try:
         found = find_alias(store, alias)
         bundle = bundle_of(store, found.bundle_version)
-    except AliasUnknown as exc:  # also where the ledger remembers one: then this is another lake
-        raise BundleError(f"there is no folder {alias!r}, and {exc}") from exc
+        begun = make(bundle, found)
+    except AliasUnknown as exc:
+        if kept is None:
+            raise BundleError(f"there is no folder {alias!r}, and {exc}") from exc
+        return _remembered(kept, make, exc)
     except (LedgerError, BundleError) as exc:
         if kept is None:
             raise
-        bundle, found = kept
-        return make(bundle, found), Following(alias=found, confirmed_at=None, problem=str(exc))
-    begun = make(bundle, found)
-    _keep(ledger, found, bundle)
+        return _remembered(kept, make, exc)
+    _keep(ledger, found, bundle, store.uri)
     return begun, Following(alias=found, confirmed_at=micros(now), problem=None)
+
+
+def _remembered(
+    kept: tuple[Bundle, Alias], make: Callable[[Bundle, Alias], Enforced], why: Exception
+) -> tuple[Enforced, Following]:
+    bundle, found = kept
+    _LOG.warning("alias %r: opened with %s, which the ledger remembers: %s", found.alias, _short(found), why)
+    return make(bundle, found), Following(alias=found, confirmed_at=None, problem=str(why))
 
 
 class Follower:
@@ -107,6 +117,8 @@ class Follower:
         self._seconds = seconds
         self._ended = threading.Event()
         self._looking = threading.Lock()
+        self.switching = threading.RLock()
+        """Held while the version changes, so that a look under way never undoes a pin."""
         self._thread = threading.Thread(target=self._work, name="redecide alias", daemon=True)
 
     def start(self) -> None:
@@ -114,14 +126,16 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; a look under way is waited for, for a moment."""
-        self._ended.set()
+        """End; a look under way is waited for, for a moment, and changes nothing any more."""
+        with self.switching:
+            self._ended.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_SECONDS)
 
     def inputs(self, alias: Alias) -> dict[str, Json]:
         """What a decision records of the alias it follows."""
-        confirmed = self.following.confirmed_at if self.following.alias is alias else None
+        now = self.following
+        confirmed = now.confirmed_at if now.alias.row_id == alias.row_id else None
         told: dict[str, Json] = {"name": alias.alias, "row_id": alias.row_id, "confirmed_at": confirmed}
         return {"alias": told}
 
@@ -139,14 +153,35 @@ class Follower:
             found = find_alias(self._store, held.alias)
             if found.row_id != held.row_id:
                 self._take_up(runtime, found)
-        except GovernanceError as exc:
-            return Following(alias=held, confirmed_at=self.following.confirmed_at, problem=str(exc))
-        return Following(alias=found, confirmed_at=micros(runtime.clock()), problem=None)
+            confirmed_at = micros(runtime.clock())
+        # The edge of the thread: a store's own errors, and the panics of its library, are no reason to look no more.
+        except BaseException as exc:  # noqa: BLE001 - as above
+            why = str(exc) if isinstance(exc, GovernanceError) else f"{type(exc).__name__}: {exc}"
+            return self._told(Following(alias=held, confirmed_at=self.following.confirmed_at, problem=why))
+        if runtime.enforced.alias is None:
+            return self.following  # it was pinned meanwhile
+        return self._told(Following(alias=found, confirmed_at=confirmed_at, problem=None))
+
+    def _told(self, now: Following) -> Following:
+        """Log what is new: that the alias is not followed, why, and that it is again."""
+        if now.problem is not None and now.problem != self.following.problem:
+            _LOG.warning(
+                "alias %r is not followed, %s stays in force: %s",
+                now.alias.alias,
+                _short(now.alias),
+                now.problem,
+            )
+        elif now.problem is None and self.following.problem is not None:
+            _LOG.warning("alias %r is followed again: %s", now.alias.alias, _short(now.alias))
+        return now
 
     def _take_up(self, runtime: Runtime, found: Alias) -> None:
         bundle = bundle_of(self._store, found.bundle_version)
-        runtime.switch(bundle, alias=found)
-        _keep(runtime.ledger, found, bundle)
+        with self.switching:
+            if self._ended.is_set():
+                return
+            runtime.switch(bundle, alias=found)
+        _keep(runtime.ledger, found, bundle, self._store.uri)
 
     def _work(self) -> None:
         while not self._ended.wait(self._seconds):
@@ -155,8 +190,14 @@ class Follower:
             self.look()
 
 
-def _keep(ledger: Ledger, alias: Alias, bundle: Bundle) -> None:
-    text = canonical({"alias": asdict(alias), "name": bundle.name, "files": dict(bundle.files)})
+def _keep(ledger: Ledger, alias: Alias, bundle: Bundle, lake: str) -> None:
+    kept: dict[str, Json] = {
+        "alias": asdict(alias),
+        "name": bundle.name,
+        "files": dict(bundle.files),
+        "lake": lake,
+    }
+    text = canonical(kept)
 
     def move(db: sqlite3.Connection) -> None:
         db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"alias:{alias.alias}", text))
@@ -164,9 +205,30 @@ def _keep(ledger: Ledger, alias: Alias, bundle: Bundle) -> None:
     ledger.commit(moves=[move])
 
 
-def _kept(ledger: Ledger, alias: str) -> tuple[Bundle, Alias] | None:
+def _kept(ledger: Ledger, alias: str, lake: str) -> tuple[Bundle, Alias] | None:
+    """What was last followed under this name in this lake; of another lake, nothing."""
     rows = ledger.query("SELECT value FROM meta WHERE name = ?", (f"alias:{alias}",))
-    if not rows:
+    kept: Any = parse(rows[0][0]) if rows else None
+    if kept is None or kept["lake"] != lake:
         return None
-    kept: Any = parse(rows[0][0])
     return bundle_from_files(kept["files"], kept["name"]), Alias(**kept["alias"])
+
+
+def _short(alias: Alias) -> str:
+    return alias.bundle_version[:12]
+
+
+def check_seconds(seconds: float) -> float:
+    """Return how long after a look the next one comes.
+
+    Raises:
+        GovernanceError: it is no number above nothing.
+    """
+    given: object = seconds
+    if (
+        not isinstance(given, int | float)
+        or isinstance(given, bool)
+        or not 0 < given <= threading.TIMEOUT_MAX
+    ):
+        raise GovernanceError(f"`look_every` is a number of seconds above 0, as 5.0; got {given!r:.40}")
+    return float(given)

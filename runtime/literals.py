@@ -34,7 +34,7 @@ _AT_MOST = {
     "datetime": "{} <= {}",
     "duration": "{} <= {}",
 }
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r'(?P<skip>//[^\n]*|\s+)|(?P<string>"(?:\\.|[^"\\])*")|(?P<int>[0-9]+)|(?P<word>[A-Za-z_]\w*)|(?P<mark>.)',
     re.DOTALL,
 )
@@ -130,7 +130,7 @@ def _letter(char: str) -> str:
 
 def tokens(text: str) -> Iterator[re.Match[str]]:
     """Yield a policy's tokens; comments and blanks are none."""
-    return (token for token in _TOKEN.finditer(text) if token.lastgroup != "skip")
+    return (token for token in TOKEN.finditer(text) if token.lastgroup != "skip")
 
 
 @lru_cache(maxsize=1024, typed=True)

@@ -299,7 +299,8 @@ class Runtime:
             RegistrationError: its schema does not fit a registered tool.
         """
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        made = enforceable(loaded, self._given, self._base, tools=self.tools.values(), alias=alias)
+        known = [tool for tool in self.tools.values() if tool.name in self.bundle.schema.actions]
+        made = enforceable(loaded, self._given, self._base, tools=known, alias=alias)
         if alias is None and self.follower is not None:
             self.follower.stop()
             self.follower = None
@@ -313,8 +314,7 @@ class Runtime:
 
     def followed(self, alias: Alias) -> dict[str, Json] | None:
         """What a decision records of the alias that its version was named by."""
-        follower = self.follower
-        return None if follower is None else follower.inputs(alias)
+        return None if (follower := self.follower) is None else follower.inputs(alias)
 
     def label(
         self,

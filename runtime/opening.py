@@ -14,8 +14,8 @@ from runtime.approvers import as_authenticators
 from runtime.bundle import Bundle, load_bundle
 from runtime.clocks import checked_clock
 from runtime.enforced import enforceable
-from runtime.errors import GovernanceError
-from runtime.following import Follower, first_look, named_alias
+from runtime.errors import BundleError, GovernanceError
+from runtime.following import Follower, check_seconds, first_look, named_alias
 from runtime.lake import LEDGER_FILE, LakeStore, lake_uri
 from runtime.ledger import Ledger
 from runtime.recovery import recover
@@ -47,7 +47,11 @@ def open_runtime(
     """Open a runtime; arguments and errors as `Runtime.open`, of which `kind` is."""
     told = checked_clock(clock)
     path = _ledger_of(lake, ledger)
-    alias = named_alias(bundle)
+    alias, every = named_alias(bundle), check_seconds(look_every)
+    if alias is not None and "://" not in lake and not Path(lake).is_dir():
+        raise BundleError(
+            f"there is no folder {alias!r}, and no lake at {lake!r} that could have an alias of that name"
+        )
     loaded = bundle if isinstance(bundle, Bundle) else None if alias is not None else load_bundle(bundle)
     lake_uri(lake)  # a folder that no Delta table can be in is refused before anything is recorded
     base = None if "://" in lake else Path(lake)
@@ -77,7 +81,7 @@ def open_runtime(
         opened.close()
         raise
     if following is not None:
-        made.follower = Follower(made, store, following, look_every)
+        made.follower = Follower(made, store, following, every)
         made.follower.start()
     return made
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _IGNORED = re.compile(r"(?:\s|//[^\n]*)*")
 _MARK = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|"|;')
+_BRACKET = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|[()\[\]{}]')
+MAX_DEPTH = 150
+"""Brackets within brackets; cedarpy 4.12 ends the process somewhere above 400."""
 _UID = re.compile(r'((?:[A-Za-z_][A-Za-z0-9_]*::)+)("(?:\\.|[^"\\])*")')
 _UIDS = re.compile(rf"\s*{_UID.pattern}\s*(?:,\s*{_UID.pattern}\s*)*")
 
@@ -52,7 +55,7 @@ def statements(text: str, file: str) -> list[Statement]:
     Raises:
         PolicySyntaxError: at the first statement that Cedar refuses, with the line.
     """
-    found = [_statement(part, line, file) for part, line in _cut(text)]
+    found = [_statement(part, line, file) for part, line in statements_of(text)]
     if len(found) != len(_policies(text)):  # cannot happen unless Cedar's grammar grows; then refuse
         raise PolicySyntaxError(
             "cannot tell this file's policies apart; put each into a file of its own", file=file
@@ -60,7 +63,7 @@ def statements(text: str, file: str) -> list[Statement]:
     return found
 
 
-def _cut(text: str) -> Iterator[tuple[str, int]]:
+def statements_of(text: str) -> Iterator[tuple[str, int]]:
     """Yield each statement with the line it starts on; what follows the last `;` too, unless it is blank."""
     start = _skip(text, 0)
     for mark in _MARK.finditer(text):
@@ -84,9 +87,23 @@ def _policies(text: str) -> list[tuple[bool, dict[str, Any]]]:
     Raises:
         ValueError: Cedar refuses the text.
     """
+    _refuse_deep(text)
     document = json.loads(cedarpy.policies_to_json_str(text))
     static = [(False, body) for body in document["staticPolicies"].values()]
     return static + [(True, body) for body in document["templates"].values()]
+
+
+def _refuse_deep(text: str) -> None:
+    """Refuse brackets so deep that Cedar's parser would run out of stack, and end the process.
+
+    Raises:
+        ValueError: they are.
+    """
+    depth = 0
+    for mark in _BRACKET.finditer(text):
+        depth += (mark[0] in "([{") - (mark[0] in ")]}")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"brackets are nested more than {MAX_DEPTH} deep; split the policy")
 
 
 def _statement(text: str, line: int, file: str) -> Statement:

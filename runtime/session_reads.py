@@ -27,10 +27,11 @@ def session_reads(document: Mapping[str, Any]) -> frozenset[str]:
     Args:
         document: Cedar's JSON policy set.
     """
-    return frozenset(_reads(document)) & _ALL
+    return frozenset(names_read(document)) & _ALL
 
 
-def _reads(node: Any) -> Iterator[str]:
+def names_read(node: Any) -> Iterator[str]:
+    """Yield the members of `context.session` that a node of Cedar's JSON format reads."""
     match node:
         case {".": {"left": left, "attr": name}} | {"has": {"left": left, "attr": name}} if left == _SESSION:
             yield str(name)
@@ -42,10 +43,10 @@ def _reads(node: Any) -> Iterator[str]:
             yield from _ALL
         case dict():
             for name, item in node.items():
-                yield from _reads(item) if name != "annotations" else _referred(item.get("patch") or "")
+                yield from names_read(item) if name != "annotations" else _referred(item.get("patch") or "")
         case list():
             for item in node:
-                yield from _reads(item)
+                yield from names_read(item)
 
 
 def _referred(patch: str) -> Iterator[str]:

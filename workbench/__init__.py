@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from workbench.importing import import_calls
     from workbench.keeping.reopening import reopen
     from workbench.keeping.saved import save
-    from workbench.promoting.promote import promote, roll_back
+    from workbench.promoting.promote import alias_log, promote, roll_back
     from workbench.searching.search import search
     from workbench.searching.suggest import suggest
     from workbench.splitting import Split
@@ -68,7 +68,7 @@ _LATER = {
     "Situation": "weighing.simulators", "prepared": "weighing.simulators", "simulate": "weighing.simulators",
     "Stakes": "weighing.stakes", "worth": "weighing.worth", "compare_view": "comparing.view", "explore": "exploring",
     "paired": "estimating.sessions", "watch": "estimating.sessions", "tune": "tuning",
-    "promote": "promoting.promote", "roll_back": "promoting.promote",
+    "alias_log": "promoting.promote", "promote": "promoting.promote", "roll_back": "promoting.promote",
 }  # fmt: skip
 """Names by the module they are in, loaded when they are first asked for: SciPy alone takes half a second. No module
 has a name that it exports, or importing the module would hide it."""
@@ -92,7 +92,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Diff", "Lake", "Replay", "Simulation", "Situation", "Split", "Stakes", "WorkbenchError", "compare",
+    "Diff", "Lake", "Replay", "Simulation", "Situation", "Split", "Stakes", "WorkbenchError", "alias_log", "compare",
     "compare_view", "coverage", "decide", "divergence", "drift", "estimates", "explore", "grid", "import_calls",
     "log", "open", "paired", "plots", "prepared", "promote", "reopen", "roll_back", "save", "score", "search",
     "simulate", "suggest", "tune", "watch", "why", "why_of", "worth",

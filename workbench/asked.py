@@ -17,6 +17,7 @@ from runtime.bundle import Bundle, load_bundle
 from runtime.errors import ContextSpecError
 from runtime.spec import ContextSpec, check_spec, parse_spec
 from workbench.errors import AxisInvalid, ReplayFailure
+from workbench.memo import remembered
 from workbench.recompile import Recompiler
 from workbench.replay import RECORDED
 from workbench.texts import visible
@@ -218,3 +219,12 @@ def place_of(given: object) -> str:
     if isinstance(given, str | Path):
         return str(given) if "://" in str(given) else str(Path(given).absolute())
     return visible(f"<{type(given).__name__} in memory>")
+
+
+_effective_cache: dict[tuple[str, str, str], Bundle] = {}
+
+
+def effective_bundle(base: Bundle, spec: Any, limits: Any) -> Bundle:
+    """Return a bundle with another spec and other limits; the same one each time."""
+    key = (base.policy_hash, spec.hash, limits.hash)
+    return remembered(_effective_cache, key, lambda: replace(base, spec=spec, limits=limits))

@@ -65,10 +65,11 @@ _atoms: dict[str, Atoms] = {}
 
 def atoms_of(bundle: Bundle) -> Atoms:
     """Take a bundle's policies apart; cached by policy hash."""
-    return remembered(_atoms, bundle.policy_hash, lambda: _split(document_tree(bundle.document)))
+    return remembered(_atoms, bundle.policy_hash, lambda: split(document_tree(bundle.document)))
 
 
-def _split(policies: pst.PolicySet) -> Atoms:
+def split(policies: pst.PolicySet) -> Atoms:
+    """Take a policy set apart into atoms; not cached."""
     made: dict[str, pst.Template] = {}
     trees = {ident: _tree_of(policy, made) for ident, policy in _linked(policies)}
     engine = cedarpy.PolicySet.from_pst(pst.PolicySet(templates={}, static_policies=made, template_links=()))

@@ -53,7 +53,7 @@ def promote(
             )
         if not reason:
             raise WorkbenchError("say why: --reason 'double refunds since 14:00'")
-        found = promoting.roll_back(opened, alias=alias, reason=reason, actor=by)
+        found = promoting.roll_back(opened, alias=alias, reason=reason, tracking_uri=tracking_uri, actor=by)
     elif version is None:
         raise WorkbenchError("say which VERSION, a bundle folder or a version of the lake; or --back")
     else:

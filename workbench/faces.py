@@ -221,8 +221,8 @@ def html(page: Page) -> str:
 
 
 def _rendered(template: str, page: Page, *, parts: int | None = None, rows: int | None = None) -> str:
-    from workbench.report import _picture as picture  # noqa: PLC0415 - it draws with Altair, which takes a second
-    from workbench.report import _render as render  # noqa: PLC0415 - as above
+    from workbench.report import picture  # noqa: PLC0415 - it draws with Altair, which takes a second
+    from workbench.report import rendered as render  # noqa: PLC0415 - as above
 
     shown = page.parts[:parts]
     bounds: dict[str, object] = {

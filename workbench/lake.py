@@ -240,7 +240,8 @@ class Lake:
         policies, labels, outcomes) is there as before. `chosen` and every replay's pins say the condition.
 
         Args:
-            conditions: over the columns of `decisions`; all must hold, beside what it was narrowed to before.
+            conditions: over the columns of `decisions`, each of a row by itself; all must hold, beside what it was
+                narrowed to before. What looks at other rows (a mean, a rank) sees all at the pin.
 
         Raises:
             ColumnUnknown: a condition names another column.

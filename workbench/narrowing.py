@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from runtime.canonical import sha256
 from workbench.errors import AxisInvalid, ColumnUnknown, NotComparable
 
 if TYPE_CHECKING:
@@ -51,11 +52,16 @@ def all_of(conditions: Sequence[pl.Expr], rows: pl.DataFrame, *, earlier: pl.Exp
 def narrowed_to(chosen: pl.Expr | None) -> dict[str, str]:
     """Return the pin `where` of what is made of chosen decisions; of all of them: nothing.
 
+    Two conditions may have one text (a series in it is only named), so a digest stands behind it; it is this Polars'
+    own, and tells conditions of one session apart.
+
     Example:
-        >>> narrowed_to(pl.col("tenant") == "acme"), narrowed_to(None)
-        ({'where': '[(col("tenant")) == ("acme")]'}, {})
+        >>> narrowed_to(pl.col("tenant") == "acme")["where"].partition(" #")[0], narrowed_to(None)
+        ('[(col("tenant")) == ("acme")]', {})
     """
-    return {} if chosen is None else {"where": str(chosen)}
+    return (
+        {} if chosen is None else {"where": f"{chosen} #{sha256(chosen.meta.serialize(format='json'))[:8]}"}
+    )
 
 
 def require_same(one: object, other: object) -> None:

@@ -29,8 +29,7 @@ from workbench.history.records import MORE, Records
 from workbench.lake import Lake
 from workbench.pins import Pins
 from workbench.ray_executor import connected
-from workbench.redeciding import _Plan as Plan
-from workbench.redeciding import decider, in_columns
+from workbench.redeciding import Plan, decider, in_columns
 from workbench.rows import RowEngine
 from workbench.where import recorded_places
 

@@ -7,7 +7,7 @@ only by a cause of `CAUSES`, and that cause is its result.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,6 +16,7 @@ import polars as pl
 from runtime.canonical import canonical
 from runtime.policy import Decision
 from runtime.record import decision_row, moment_of
+from workbench.asked import effective_bundle
 from workbench.effects import EFFECTS, now_of, then_of
 from workbench.ending import ending
 from workbench.executors import ahead, is_local
@@ -24,7 +25,6 @@ from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.records import ADDRESSES, MORE, Records, with_contexts
 from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.run import ColumnarRun
-from workbench.memo import remembered
 from workbench.progress import progress
 from workbench.recorded import Recorded, prepare_recorded, recorded_facts
 from workbench.replay import FRAME, UNDECIDED, Replay, how
@@ -63,7 +63,7 @@ _ADDRESSES = ("action_hash", "slice_hash", "enforced_slice_hash")
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """How to answer for each row."""
 
     lake: Lake
@@ -88,19 +88,11 @@ class _Plan:
         base = self.candidate or own
         if base.spec is spec and base.limits is limits:
             return base
-        return _effective(base, spec, limits)
-
-
-_effective_cache: dict[tuple[str, str, str], Bundle] = {}
-
-
-def _effective(base: Bundle, spec: Any, limits: Any) -> Bundle:
-    key = (base.policy_hash, spec.hash, limits.hash)
-    return remembered(_effective_cache, key, lambda: replace(base, spec=spec, limits=limits))
+        return effective_bundle(base, spec, limits)
 
 
 @dataclass(slots=True)
-class _Row:
+class RowUnderWay:
     """One recorded decision on its way through a replay."""
 
     recorded: Recorded
@@ -151,8 +143,8 @@ def run_replay(
     total = Records(lake).count()
     chosen = chosen_engine(engine, total)
     rows = RowEngine() if isinstance(chosen, str) else chosen
-    plan = _Plan(lake, rows, candidate, limits_of, recompiler, verify)
-    decided = _here(plan, chosen) if is_local(executor) else _there(executor, plan, chosen)
+    plan = Plan(lake, rows, candidate, limits_of, recompiler, verify)
+    decided = decided_here(plan, chosen) if is_local(executor) else _there(executor, plan, chosen)
     over = Counter[str]()
     with (
         spilling(FRAME, total) as found,
@@ -181,16 +173,17 @@ def in_columns(chosen: EngineName | Engine) -> bool:
     return chosen in ("auto", "columnar")
 
 
-def decider(plan: _Plan, chosen: EngineName | Engine) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def decider(plan: Plan, chosen: EngineName | Engine) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """Return what decides records; in columns it first takes all contexts of `plan.lake` apart."""
     if in_columns(chosen):
-        return _columnar(plan, strict=chosen == "columnar").chunk
-    return partial(_by_rows, plan)
+        return columnar_run(plan, strict=chosen == "columnar").chunk
+    return partial(replayed_by_rows, plan)
 
 
-def _here(plan: _Plan, chosen: EngineName | Engine) -> Generator[pl.DataFrame, None, None]:
+def decided_here(plan: Plan, chosen: EngineName | Engine) -> Generator[pl.DataFrame, None, None]:
+    """Yield what this process decides, a chunk at a time, in order."""
     decide = decider(plan, chosen)
-    chunks = ahead(Records(plan.lake).chunks(_columns(plan, chosen)))
+    chunks = ahead(Records(plan.lake).chunks(columns_of(plan, chosen)))
     with ending(chunks.close):
         for chunk in chunks:
             for part in [chunk] if in_columns(chosen) else chunk.iter_slices(CHUNK):
@@ -198,14 +191,14 @@ def _here(plan: _Plan, chosen: EngineName | Engine) -> Generator[pl.DataFrame, N
 
 
 def _there(
-    executor: Executor, plan: _Plan, chosen: EngineName | Engine
+    executor: Executor, plan: Plan, chosen: EngineName | Engine
 ) -> Generator[pl.DataFrame, None, None]:
     from workbench.portable import decided_on  # noqa: PLC0415 - it imports us
 
     return decided_on(executor, plan, chosen)
 
 
-def _columns(plan: _Plan, chosen: EngineName | Engine) -> Sequence[str]:
+def columns_of(plan: Plan, chosen: EngineName | Engine) -> Sequence[str]:
     """Columns to read beside those that columns are decided from."""
     if not in_columns(chosen):
         return MORE
@@ -220,29 +213,31 @@ def chosen_engine(engine: EngineName | Engine, rows: int) -> EngineName | Engine
     return "rows" if engine == "auto" and rows < COLUMNS_PAY else engine
 
 
-def _columnar(plan: _Plan, *, strict: bool) -> ColumnarRun:
-    find, by_rows = plan.lake.find_bundle, partial(_by_rows, plan)
+def columnar_run(plan: Plan, *, strict: bool) -> ColumnarRun:
+    """Return the replay in columns of a plan."""
+    find, by_rows = plan.lake.find_bundle, partial(replayed_by_rows, plan)
     return ColumnarRun(find, plan, contexts_of(plan.lake), by_rows, plan.lake, strict=strict)
 
 
-def _by_rows(plan: _Plan, records: pl.DataFrame) -> pl.DataFrame:
+def replayed_by_rows(plan: Plan, records: pl.DataFrame) -> pl.DataFrame:
     """Decide records one by one, with Cedar itself."""
     frames = []
     whole = with_contexts(Records(plan.lake).whole(records), plan.lake)
     for chunk in whole.iter_slices(CHUNK):
-        rows = [_row(record, plan) for record in chunk.iter_rows(named=True)]
-        _self_replay(rows, plan)
+        rows = [row_of(record, plan) for record in chunk.iter_rows(named=True)]
+        self_replay(rows, plan)
         if plan.again:
-            _decide_again(rows, plan)
-        frames.append(pl.DataFrame([_out(row, plan) for row in rows], schema=dict(FRAME)))
+            decide_again(rows, plan)
+        frames.append(pl.DataFrame([out_row(row, plan) for row in rows], schema=dict(FRAME)))
     return pl.concat(frames)
 
 
-def _row(record: dict[str, Any], plan: _Plan) -> _Row:
+def row_of(record: dict[str, Any], plan: Plan) -> RowUnderWay:
+    """Begin with one record."""
     recorded = Recorded(record, record["context"], record["enforced_context"])
     then = then_of(record["verdict"], record["kind"], record["execution_status"])
     own = plan.lake.find_bundle(record["bundle_version"])
-    row = _Row(recorded, own, then, cause=recorded.damage(addresses=plan.verify is not None))
+    row = RowUnderWay(recorded, own, then, cause=recorded.damage(addresses=plan.verify is not None))
     if own is None:
         row.cause = "policy_lost"
     elif row.cause in UNDECIDED and recorded.holes is not None:
@@ -263,10 +258,10 @@ def _unreadable(recorded: Recorded) -> str | None:
     return None if whole else "row_unreadable"
 
 
-def _self_replay(rows: Sequence[_Row], plan: _Plan) -> None:
+def self_replay(rows: Sequence[RowUnderWay], plan: Plan) -> None:
     """First level for all rows, second where it is asked; what fails is quarantined."""
     alive = [row for row in rows if row.cause is None]
-    jobs = [_recorded_job(row, _own(row)) for row in alive]
+    jobs = [recorded_job(row, own_of(row)) for row in alive]
     for row, result in zip(alive, plan.engine.run(jobs), strict=True):
         row.result = result
         compared = _COMPARED if plan.verify is None else (*_COMPARED, *_ADDRESSES)
@@ -275,20 +270,21 @@ def _self_replay(rows: Sequence[_Row], plan: _Plan) -> None:
             same_engine = row.recorded.row["engine"] == plan.engine.name
             row.cause = "not_reproduced" if same_engine else "engine_mismatch"
         elif plan.verify is not None:
-            problem = plan.verify.problem(row.recorded, _own(row).spec)
+            problem = plan.verify.problem(row.recorded, own_of(row).spec)
             row.recompilable = problem is None
             if plan.recompiler is not None and problem is not None:
                 row.cause, row.about = problem
 
 
-def _decide_again(rows: Sequence[_Row], plan: _Plan) -> None:
+def decide_again(rows: Sequence[RowUnderWay], plan: Plan) -> None:
+    """Decide rows again by a plan, in place."""
     alive, jobs = [], []
     for row in rows:
         if row.cause is not None:
             continue
-        bundle = plan.bundle_for(_own(row))
+        bundle = plan.bundle_for(own_of(row))
         job = (
-            _recorded_job(row, bundle)
+            recorded_job(row, bundle)
             if plan.recompiler is None
             else plan.recompiler.job(row.recorded, bundle)
         )
@@ -301,12 +297,14 @@ def _decide_again(rows: Sequence[_Row], plan: _Plan) -> None:
             row.cause, row.about = trouble
 
 
-def _own(row: _Row) -> Bundle:
+def own_of(row: RowUnderWay) -> Bundle:
+    """Return the bundle a row was decided by; only of rows that have one."""
     assert row.own is not None  # noqa: S101 - rows without a bundle are quarantined
     return row.own
 
 
-def _recorded_job(row: _Row, bundle: Bundle) -> Job:
+def recorded_job(row: RowUnderWay, bundle: Bundle) -> Job:
+    """Return what the row engine is asked about a record, over its recorded facts."""
     answer = recorded_facts(bundle)
 
     def prepared(args: Mapping[str, Any]) -> Prepared:
@@ -315,17 +313,17 @@ def _recorded_job(row: _Row, bundle: Bundle) -> Job:
     return Job(row.recorded.request, bundle, prepared, row.recorded.grants)
 
 
-def _reproduces(row: _Row, decision: Decision, compared: Sequence[str]) -> bool:
+def _reproduces(row: RowUnderWay, decision: Decision, compared: Sequence[str]) -> bool:
     """Whether the decision is the recorded one in these columns."""
     found = _as_row(row, decision)
     return all(_same(found.get(name), row.recorded.row[name]) for name in compared)
 
 
-def _as_row(row: _Row, decision: Decision) -> dict[str, Any]:
+def _as_row(row: RowUnderWay, decision: Decision) -> dict[str, Any]:
     record = row.recorded.row
     return decision_row(
         decision,
-        _own(row),
+        own_of(row),
         decided_at=moment_of(record["decided_at"]),
         latency_us=0,
         engine="",
@@ -337,7 +335,7 @@ def _same(one: Any, two: Any) -> bool:
     return (one or None) == (two or None)
 
 
-def _out(row: _Row, plan: _Plan) -> dict[str, Any]:
+def out_row(row: RowUnderWay, plan: Plan) -> dict[str, Any]:
     """One row of the frame."""
     record = row.recorded.row
     behalf = f"{record['principal_type']}::{canonical(record['principal_id'])}"
@@ -362,7 +360,7 @@ def _out(row: _Row, plan: _Plan) -> dict[str, Any]:
     }
 
 
-def _result_columns(row: _Row) -> dict[str, Any]:
+def _result_columns(row: RowUnderWay) -> dict[str, Any]:
     if row.cause is not None or row.result is None:
         status = "undecided" if row.cause in UNDECIDED else "quarantined"
         return {"status": status, "cause": row.cause, "missing": list(row.about), "effect": status}
@@ -388,7 +386,7 @@ def _result_columns(row: _Row) -> dict[str, Any]:
     }
 
 
-def _same_action(row: _Row, decision: Decision) -> bool:
+def _same_action(row: RowUnderWay, decision: Decision) -> bool:
     """Whether the same arguments would be run on the same resource; who and where never change in a replay."""
     record, args = row.recorded.row, decision.enforced_args
     if args is None or record["enforced_args"] is None:

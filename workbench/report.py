@@ -74,7 +74,7 @@ _LISTS: tuple[tuple[str, str, pl.Expr], ...] = (
 
 def notebook(diff: Diff) -> str:
     """Return the comparison as an HTML fragment for a notebook cell, in the notebook's theme."""
-    return _render("cell.html.j2", _shared(diff))
+    return rendered("cell.html.j2", _shared(diff))
 
 
 def page(diff: Diff, *, figures: bool = True) -> str:
@@ -87,7 +87,7 @@ def page(diff: Diff, *, figures: bool = True) -> str:
     ledgers = pins.get("ledgers")
     more = {
         "details": _details(diff),
-        "figures": {name: _picture(plot) for name, plot in drawn.items()},
+        "figures": {name: picture(plot) for name, plot in drawn.items()},
         "metrics": [metric for metric in METRICS if metric.name in diff.summary()],
         "effects": _effects(diff),
         "causes": diff.causes.collect().to_dicts(),
@@ -95,7 +95,7 @@ def page(diff: Diff, *, figures: bool = True) -> str:
         "ledgers": sorted(ledgers.items()) if isinstance(ledgers, dict) else [],
         "lake": shown(diff.cand.lake.uri),
     }
-    return _render("page.html.j2", _shared(diff) | more)
+    return rendered("page.html.j2", _shared(diff) | more)
 
 
 def _details(diff: Diff) -> list[Any]:
@@ -150,7 +150,8 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _render(template: str, values: dict[str, Any]) -> str:
+def rendered(template: str, values: dict[str, Any]) -> str:
+    """Fill in one of our templates; every string is escaped."""
     return str(_environment().get_template(template).render(values))
 
 
@@ -238,7 +239,7 @@ def _listed(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"by": by, "hue": hue, "args": row["args"] or "", "now": now, "reason": row["reason"] or ""}
 
 
-def _picture(plot: plots.Plot) -> dict[str, str]:
+def picture(plot: plots.Plot) -> dict[str, str]:
     """The chart in both themes, as images: what is in an image cannot run or load."""
     return {theme: _data_uri(plot.svg(theme)) for theme in ("light", "dark")}
 

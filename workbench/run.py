@@ -148,7 +148,7 @@ def contents_of(diff: Compared, scores: Mapping[str, Scored]) -> Contents:
 
 def _params(diff: Compared) -> dict[str, str]:
     """Pins that both replays share as `pins.…`; policy, context and the others under their side's name."""
-    found: dict[str, object] = {"redecide": _version(), "recorded.bundle_versions": _recorded(diff.cand.lake)}
+    found: dict[str, object] = {"redecide": release(), "recorded.bundle_versions": _recorded(diff.cand.lake)}
     base, cand = (_other_pins(replay) for replay in (diff.base, diff.cand))
     shared = {name for name in base.keys() & cand.keys() if base[name] == cand[name]}
     found |= {f"pins.{name}": base[name] for name in sorted(shared)}
@@ -173,7 +173,8 @@ def _recorded(lake: LakeLike) -> list[str]:
     return list(versions.to_series())
 
 
-def _version() -> str:
+def release() -> str:
+    """Return the version of this release."""
     try:
         return version("redecide")
     except PackageNotFoundError:  # run from a source tree
@@ -227,7 +228,7 @@ def _tags(diff: Compared) -> dict[str, str]:
         "mlflow.note.content": f"<pre>{html.escape(diff.headline)}</pre>",
         "mlflow.source.name": "redecide",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
+        "mlflow.user": user_name(),
     }
 
 
@@ -237,7 +238,8 @@ def _coverage(numbers: Mapping[str, int | float]) -> str:
     return f"{share(numbers.get('decisions_replayed', 0), whole)} of {count(whole, 'decision')} replayable"
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return the name of this process's user."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a user database

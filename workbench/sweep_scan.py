@@ -18,9 +18,9 @@ from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.records import ADDRESSES, Records
 from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.sweeping import Sweeping, Tagged
-from workbench.redeciding import _by_rows as by_rows
-from workbench.redeciding import _columnar as columnar
-from workbench.redeciding import _Plan as Plan
+from workbench.redeciding import Plan
+from workbench.redeciding import columnar_run as columnar
+from workbench.redeciding import replayed_by_rows as by_rows
 from workbench.rows import RowEngine
 
 if TYPE_CHECKING:

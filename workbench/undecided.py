@@ -109,26 +109,26 @@ def _concerning(
 ) -> list[Path]:
     """The missing names that policies in scope may read, or their patches refer to; the others change nothing."""
     read = {name for tree in trees.values() for atom in leaves_of(tree) for name in touched.get(atom.id, ())}
-    refs = [ref for ident in trees for ref in _refs(bundle.policies[ident].patch)]
-    return [name for name in names if name in read or any(_overlap(ref, name) for ref in refs)]
+    refs = [ref for ident in trees for ref in refs_of(bundle.policies[ident].patch)]
+    return [name for name in names if name in read or any(overlap(ref, name) for ref in refs)]
 
 
 def _patches_read(policies: Iterable[str], bundle: Bundle, names: Sequence[Path]) -> bool:
     """Whether a patch of these policies refers to a missing name, or to a record that holds one."""
-    refs = [ref for ident in policies for ref in _refs(bundle.policies[ident].patch)]
-    return any(_overlap(ref, name) for ref in refs for name in names)
+    refs = [ref for ident in policies for ref in refs_of(bundle.policies[ident].patch)]
+    return any(overlap(ref, name) for ref in refs for name in names)
 
 
-def _refs(patch: Json) -> Iterator[Path]:
+def refs_of(patch: Json) -> Iterator[Path]:
     match patch:
         case {"$ref": str(path)}:
             yield tuple(path.split("."))
         case dict():
             for value in patch.values():
-                yield from _refs(value)
+                yield from refs_of(value)
         case list():
             for value in patch:
-                yield from _refs(value)
+                yield from refs_of(value)
 
 
 def _in_scope(
@@ -234,10 +234,10 @@ def touches(atom: Atom, name: Path) -> bool:
         return True
     if any(path[: len(name)] == name for path in atom.asks):
         return True
-    return any(_overlap(p, name) for p in atom.reads) or any(_elsewhere(p, name) for p in atom.asks)
+    return any(overlap(p, name) for p in atom.reads) or any(_elsewhere(p, name) for p in atom.asks)
 
 
-def _overlap(path: Path, name: Path) -> bool:
+def overlap(path: Path, name: Path) -> bool:
     """Whether reading `path` may read `name`: one is the other's prefix, or it is reached another way round."""
     shorter = min(len(path), len(name))
     return path[:shorter] == name[:shorter] or _elsewhere(path, name)

@@ -192,7 +192,9 @@ def test_conflicts_without_end_are_given_up(store: LakeStore, monkeypatch: pytes
         moved(store, LOW)
 
 
-@pytest.mark.parametrize("name", ["", "Champion", "a/b", "-x", "x y", "beef", "a" * 64, "été", "x\n"])
+@pytest.mark.parametrize(
+    "name", ["", "Champion", "a/b", "-x", "x y", "beef", "a" * 64, "été", "x\n", "a.b", "latest", "v2"]
+)
 def test_names_that_could_be_a_path_or_a_version_are_refused(name: str) -> None:
     assert not is_alias(name)
     with pytest.raises(GovernanceError, match="an alias is 1 to 63 lower-case letters"):
@@ -227,8 +229,10 @@ def test_a_running_runtime_takes_up_what_was_promoted(store: LakeStore) -> None:
         session = runtime.session(principal="Agent::bot", tenant="acme")
         with pytest.raises(Blocked):
             session.call("pay", order_id="o", cents=500)
+        assert look(runtime) is None, "nothing new"
         second = moved(store, HIGH, LOW)
         assert look(runtime) is None
+        assert look(runtime) is None, "nothing new"
         assert session.call("pay", order_id="o", cents=500) == 500
         back = moved(store, LOW, HIGH)
         assert look(runtime) is None
@@ -237,6 +241,7 @@ def test_a_running_runtime_takes_up_what_was_promoted(store: LakeStore) -> None:
     rows = decisions(store)
     assert [row["bundle_version"] for row in rows] == [LOW.version, HIGH.version, LOW.version]
     told = [json.loads(row["stage_inputs"])["alias"] for row in rows]
+    assert told[0]["confirmed_at"] < told[2]["confirmed_at"]
     assert [each["name"] for each in told] == ["champion"] * 3
     assert [each["row_id"] for each in told][1:] == [second.row_id, back.row_id]
     assert all(each["confirmed_at"] for each in told)
@@ -271,6 +276,10 @@ BROKEN: dict[str, tuple[Callable[[], Bundle], str]] = {
     "another parameter": (
         lambda: version(7, schema=SCHEMA.replace("cents: Long", "cents: Long, note: String")),
         "does not fit its schema: only in the tool: none; only in the schema: note",
+    ),
+    "no action for a tool": (
+        lambda: version(7, schema=SCHEMA.replace('action "pay"', 'action "other"')),
+        "declares no action for the registered tool 'pay'",
     ),
     "an unbound source": (
         lambda: bundle_from_files(
@@ -326,6 +335,88 @@ def test_it_opens_with_what_it_remembers_where_the_lake_cannot_be_read(
     told = [json.loads(row["stage_inputs"])["alias"]["confirmed_at"] for row in decisions(store)]
     assert told[0] is None
     assert told[1] is not None
+
+
+def test_it_opens_with_what_it_remembers_where_what_was_promoted_cannot_be_enforced(
+    store: LakeStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that restarts after a bad promotion is as well off as one that runs on."""
+    bad = BROKEN["an unbound source"][0]()
+    store.append(POLICIES, bad.row_dicts())
+    moved(store, LOW)
+    ledger = tmp_path / "ledger.sqlite"
+    opened(store, ledger=ledger).close()
+    moved(store, bad, LOW)
+    with opened(store, ledger=ledger) as runtime:
+        assert runtime.bundle.version == LOW.version
+        assert runtime.follower is not None
+        assert "source `orders`: is not bound" in str(runtime.follower.following.problem)
+        assert "which the ledger remembers" in caplog.text
+        moved(store, HIGH, bad)
+        assert look(runtime) is None
+        assert runtime.bundle.version == HIGH.version
+    shutil.rmtree(tmp_path / "lake" / ALIASES.name)
+    with opened(store, ledger=ledger) as runtime:
+        assert runtime.bundle.version == HIGH.version, (
+            "the log is gone, and this ledger followed it in this lake"
+        )
+    other = LakeStore(tmp_path / "other", write=True)
+    other.append(POLICIES, LOW.row_dicts())
+    with pytest.raises(BundleError, match="has no alias"):
+        opened(other, ledger=ledger)
+
+
+def test_whatever_a_look_raises_is_said_and_the_next_look_comes(
+    store: LakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved(store, LOW)
+    with opened(store) as runtime:
+        assert runtime.follower is not None
+        for error in (OSError("disk"), KeyboardInterrupt(), MemoryError("panic")):
+
+            def fails(*_: Any, error: BaseException = error) -> Any:
+                raise error
+
+            with monkeypatch.context() as broken:
+                broken.setattr("runtime.following.find_alias", fails)
+                assert type(error).__name__ in str(look(runtime))
+                look(runtime)
+        assert caplog.text.count("OSError: disk") == 1, "once, not at every look"
+        assert look(runtime) is None
+        assert "is followed again" in caplog.text
+
+
+def test_a_look_under_way_does_not_undo_a_pin(store: LakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pin comes while a look has read the log and has not switched yet."""
+    moved(store, LOW)
+    pinned = version(77)
+    with opened(store) as runtime:
+        follower, loaded = runtime.follower, bundle_of
+        assert follower is not None
+        moved(store, HIGH, LOW)
+
+        def slow(*given: Any) -> Bundle:
+            found = loaded(*given)
+            runtime.switch(pinned)
+            return found
+
+        monkeypatch.setattr("runtime.following.bundle_of", slow)
+        follower.look()
+        assert runtime.bundle.version == pinned.version
+        assert runtime.follower is None
+
+
+@pytest.mark.parametrize("seconds", ["x", None, 0, -1, float("nan"), float("inf"), True])
+def test_a_pause_that_is_no_number_of_seconds_is_refused(store: LakeStore, seconds: Any) -> None:
+    moved(store, LOW)
+    with pytest.raises(GovernanceError, match="`look_every` is a number of seconds above 0"):
+        Runtime.open("champion", lake=store.uri, look_every=seconds)
+
+
+def test_a_lake_that_is_not_there_is_not_begun(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no lake at"):
+        Runtime.open("champion", lake=tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
 
 
 def test_a_name_that_is_no_alias_says_both_ways(store: LakeStore) -> None:

@@ -309,3 +309,35 @@ def test_what_loads_can_decide_so_conditions_that_the_engine_cannot_read_are_ref
     with pytest.raises(PolicyError, match="nested too deep for Cedar's engine") as refused:
         bundle_from_files({**texts, "p.cedar": nested(70)}, "b")
     assert (refused.value.file, refused.value.line, refused.value.policy) == ("p.cedar", 3, "deep")
+
+
+@pytest.mark.parametrize("opening", ["(", "[", "!(", "principal.contains("])
+def test_brackets_that_would_end_the_process_are_refused(opening: str) -> None:
+    """cedarpy 4.12 runs out of stack, and the process with it, at some 800 of them."""
+    closing = {"(": ")", "[": "]"}[opening[-1]]
+    deep = opening * 2000 + "true" + closing * 2000
+    texts = {
+        "schema.cedarschema": "entity A;",
+        "p.cedar": f'@id("fine") permit (principal, action, resource);\n@id("deep") forbid (principal, action, resource)\nwhen {{ {deep} }};\n',
+    }
+    with pytest.raises(PolicySyntaxError, match="nested more than 150 deep") as refused:
+        bundle_from_files(texts, "b")
+    assert (refused.value.file, refused.value.line, refused.value.policy) == ("p.cedar", 2, "deep")
+
+
+def test_brackets_in_strings_and_comments_are_no_brackets() -> None:
+    schema = (
+        'entity A; entity B; action "x" appliesTo { principal: [A], resource: [B], context: { args: {} } };'
+    )
+    text = f'// {"(" * 300}\n@id("{"[" * 300}") permit (principal, action, resource);\n'
+    assert bundle_from_files({"schema.cedarschema": schema, "p.cedar": text}, "b").policies
+
+
+def test_a_chain_too_long_to_be_read_is_refused() -> None:
+    schema = (
+        'entity A; entity B; action "x" appliesTo { principal: [A], resource: [B], context: { args: {} } };'
+    )
+    chain = " || ".join(f'principal == A::"{number}"' for number in range(3000))
+    text = f'@id("listed") permit (principal, action, resource) when {{ {chain} }};\n'
+    with pytest.raises(PolicyError, match=r"use a set: `\[…\].contains\(x\)`"):
+        bundle_from_files({"schema.cedarschema": schema, "p.cedar": text}, "b")

@@ -125,7 +125,7 @@ def elsewhere(
 ) -> pl.DataFrame:
     """Decide a lake as workers do: what is sent and each task go through `pickle`, and nothing else is shared."""
     rows = RowEngine() if isinstance(engine, str) else engine
-    work = sent_of(redeciding._Plan(lake, rows, *(axes or [None] * 4)), engine)
+    work = sent_of(redeciding.Plan(lake, rows, *(axes or [None] * 4)), engine)
     work = replace(work, places=known)
     answers = []
     for task in tasks_of(lake, Records(lake).chunks(MORE), size):

@@ -74,6 +74,10 @@ def root(tmp_path: Path) -> Path:
     folder(tmp_path / "base", PERMIT)
     folder(tmp_path / "over", PERMIT + OVER)
     folder(tmp_path / "all", PERMIT + ALL)
+    limits = 'version = 2\n[[budget]]\nname = "one"\nper = "tenant"\nmax = 1\n'
+    (folder(tmp_path / "tight", PERMIT + OVER) / "limits.toml").write_text(limits)
+    spec = '[sources.x]\nkind = "callable"\n'
+    (folder(tmp_path / "facts", PERMIT + OVER) / "context.toml").write_text(spec)
     assert govern(tmp_path / "lake", tmp_path / "base", 5, 50, 500) == ["ran"] * 3
     return tmp_path
 
@@ -88,6 +92,10 @@ def lake(root: Path) -> Lake:
 def logged(lake: Lake, candidate: Path, gates: Any = SHIPS, baseline: Path | None = None) -> LoggedRun:
     diff = compare(lake.replay(baseline), lake.replay(candidate), gates=gates)
     return log(diff, experiment="nightly")
+
+
+def narrowed(lake: Lake, candidate: Path) -> LoggedRun:
+    return logged(lake.where(pl.col("args").str.contains("500")), candidate)
 
 
 def champion(lake: Lake) -> str:
@@ -136,6 +144,27 @@ def test_mlflow_mirrors_the_lake_and_a_difference_is_told(lake: Lake, root: Path
     assert f"in the lake, for {done.alias.bundle_version[:12]} in MLflow's {name}" in told
 
 
+def test_a_rollback_is_mirrored_where_it_is_told_which_store(lake: Lake, root: Path) -> None:
+    run = logged(lake, root / "over")
+    promote(lake, root / "over", run_id=run.run_id)
+    back = roll_back(lake, reason="too strict", tracking_uri=run.tracking_uri)
+    assert (back.mirrored, back.problem) == (None, None)  # MLflow never heard of the first version
+    (told,) = differences(lake.uri, alias_log(lake).current, run.tracking_uri)
+    assert "for nothing in MLflow's" in told, "nothing, rather than the version that was taken back"
+
+
+def test_rolling_back_twice_goes_two_versions_back(lake: Lake, root: Path) -> None:
+    base = champion(lake)
+    for name in ("over", "all"):
+        promote(lake, root / name, force=True, reason="x")
+    assert roll_back(lake, reason="first on call").bundle == "over"
+    assert roll_back(lake, reason="second on call").alias.bundle_version == base
+    with pytest.raises(NotPromotable, match="one version only"):
+        roll_back(lake, reason="third on call")
+    promote(lake, root / "all", force=True, reason="fixed")
+    assert roll_back(lake, reason="or not").alias.bundle_version == base
+
+
 def test_where_mlflow_cannot_be_told_the_lake_holds(
     lake: Lake, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +199,18 @@ def refusals(lake: Lake, root: Path) -> dict[str, tuple[Callable[[], object], st
             lambda: promote(lake, over, run_id=logged(lake, over, baseline=every).run_id),
             f"compared with {load_bundle(every).version[:12]}, and the alias stands for",
         ),
+        "some decisions": (
+            lambda: promote(lake, every, run_id=narrowed(lake, every).run_id),
+            "it is of some decisions only, those where",
+        ),
+        "other limits": (
+            lambda: promote(lake, root / "tight", run_id=logged(lake, root / "tight").run_id),
+            "it was not decided with the limits of this version",
+        ),
+        "other facts": (
+            lambda: promote(lake, root / "facts", run_id=logged(lake, root / "facts").run_id),
+            "it was not decided with the context spec of this version",
+        ),
         "champion already": (
             lambda: promote(lake, root / "base", force=True, reason="x"),
             "already; nothing to do",
@@ -182,7 +223,7 @@ def refusals(lake: Lake, root: Path) -> dict[str, tuple[Callable[[], object], st
 @pytest.mark.parametrize(
     "what",
     ["no run", "forced without a reason", "don't ship", "no gates", "another version", "another baseline",
-     "champion already", "nothing before", "never given"],
+     "some decisions", "other limits", "other facts", "champion already", "nothing before", "never given"],
 )  # fmt: skip
 def test_what_nothing_speaks_for_is_refused_and_changes_nothing(lake: Lake, root: Path, what: str) -> None:
     asked, message = refusals(lake, root)[what]

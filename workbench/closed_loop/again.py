@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from workbench.asked import effective_bundle
 from workbench.closed_loop.rules import steady
 from workbench.history.caching import contexts_of
 from workbench.history.chunk import type_chunk
@@ -18,18 +19,17 @@ from workbench.history.deciding import decide_chunk
 from workbench.history.limiting import INPUTS
 from workbench.history.records import Records, with_contexts
 from workbench.history.results import assembled
-from workbench.history.run import ColumnarRun, _apart, _joined
+from workbench.history.run import ColumnarRun, handed_apart, joined
 from workbench.redeciding import (
     CHUNK,
     COLUMNS_PAY,
-    _effective,
-    _out,
-    _own,
-    _Plan,
-    _recorded_job,
-    _Row,
-    _row,
+    Plan,
+    RowUnderWay,
     in_columns,
+    out_row,
+    own_of,
+    recorded_job,
+    row_of,
 )
 from workbench.replay import FRAME
 
@@ -44,27 +44,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan(_Plan):
+class LoopPlan(Plan):
     """How to answer for each row; something is always to be decided otherwise than recorded."""
 
     @property
     def again(self) -> bool:
-        """See `_Plan`."""
+        """See `workbench.redeciding.Plan`."""
         return True
 
 
 @dataclass(frozen=True)
-class SteadyPlan(Plan):
+class SteadyPlan(LoopPlan):
     """The same, without the limits that verdicts move."""
 
     def bundle_for(self, own: Bundle) -> Bundle:
-        """See `_Plan`."""
+        """See `workbench.redeciding.Plan`."""
         found = super().bundle_for(own)
-        return _effective(found, found.spec, steady(found.limits))
+        return effective_bundle(found, found.spec, steady(found.limits))
 
 
 def rows_again(
-    plan: Plan,
+    plan: LoopPlan,
     chosen: EngineName | Engine,
     wanted: pl.DataFrame,
     rewrite: Callable[[pl.DataFrame], pl.DataFrame],
@@ -105,7 +105,7 @@ _MARK = "\x1f"
 class _ByRows:
     """Decides with Cedar itself."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LoopPlan) -> None:
         self.plan = plan
 
     def __call__(self, records: pl.DataFrame, lacking: Sequence[str] = ()) -> pl.DataFrame:
@@ -113,19 +113,19 @@ class _ByRows:
         plan, frames = self.plan, []
         whole = with_contexts(Records(plan.lake).whole(records), plan.lake)
         for chunk in whole.iter_slices(CHUNK):
-            rows = [_row(record, plan) for record in chunk.iter_rows(named=True)]
+            rows = [row_of(record, plan) for record in chunk.iter_rows(named=True)]
             _decide(rows, plan, lacking)
-            frames.append(pl.DataFrame([_out(row, plan) for row in rows], schema=dict(FRAME)))
+            frames.append(pl.DataFrame([out_row(row, plan) for row in rows], schema=dict(FRAME)))
         return pl.concat(frames)
 
 
-def _decide(rows: Sequence[_Row], plan: Plan, lacking: Sequence[str]) -> None:
+def _decide(rows: Sequence[RowUnderWay], plan: LoopPlan, lacking: Sequence[str]) -> None:
     """As `workbench.redeciding` decides again, with what is not known missing."""
     jobs = []
     for row in rows:
-        bundle = plan.bundle_for(_own(row))
+        bundle = plan.bundle_for(own_of(row))
         again = plan.recompiler
-        job = _recorded_job(row, bundle) if again is None else again.job(row.recorded, bundle)
+        job = recorded_job(row, bundle) if again is None else again.job(row.recorded, bundle)
         jobs.append(_lacking(job, lacking) if lacking else job)
     for row, result in zip(rows, plan.engine.run(jobs), strict=True):
         row.result, row.cause = result, None
@@ -144,7 +144,7 @@ def _lacking(job: Job, names: Sequence[str]) -> Job:
     return replace(job, prepare=prepared)
 
 
-def _in_columns(plan: Plan, chosen: EngineName | Engine) -> _InColumns:
+def _in_columns(plan: LoopPlan, chosen: EngineName | Engine) -> _InColumns:
     find, by_rows = plan.lake.find_bundle, _ByRows(plan)
     return _InColumns(
         ColumnarRun(find, plan, contexts_of(plan.lake), by_rows, plan.lake, strict=chosen == "columnar")
@@ -162,7 +162,7 @@ class _InColumns:
         run = self.run
         if lacking and run.axes.recompiler is not None:
             return run.by_rows(records, lacking)  # type: ignore[call-arg]  # ours takes names
-        rows = _joined(records, run.contexts)
+        rows = joined(records, run.contexts)
         parts, over = [], []
         for (version,), mine in rows.partition_by("bundle_version", as_dict=True).items():
             own = run.find_bundle(str(version))
@@ -188,5 +188,5 @@ class _InColumns:
         same = bundle.policy_hash == own.policy_hash
         typed = type_chunk(rows, run.contexts, bundle.schema, own=same)
         told = decide_chunk(typed, run.contexts, bundle, own=same, lacking=lacking)
-        kept, found, over = _apart(rows, run._without_errors(told))  # noqa: SLF001 - its other half
+        kept, found, over = handed_apart(rows, run._without_errors(told))  # noqa: SLF001 - its other half
         yield assembled(kept, found), over

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.schema import CedarSchema
-    from workbench.closed_loop.again import Plan
+    from workbench.closed_loop.again import LoopPlan
     from workbench.closed_loop.log import Log
     from workbench.closed_loop.rules import Ruleset
     from workbench.closed_loop.state import Approvals
@@ -49,7 +49,7 @@ class Plans:
     """By bundle version and tool, where money in arguments is counted."""
 
 
-def plans_of(plan: Plan, log: Log) -> Plans:
+def plans_of(plan: LoopPlan, log: Log) -> Plans:
     """Find the limits that each row is held to."""
     keys = ["bundle_version", "tool", "for somebody"]
     rows = log.rows.select(*keys[:2], pl.col("per on_behalf_of").is_not_null().alias(keys[2]))

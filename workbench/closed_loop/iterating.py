@@ -31,7 +31,7 @@ from workbench.replay import FRAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from workbench.closed_loop.again import Plan
+    from workbench.closed_loop.again import LoopPlan
     from workbench.closed_loop.log import Log
     from workbench.closed_loop.state import Approvals
     from workbench.redeciding import EngineName
@@ -65,8 +65,8 @@ class Found(NamedTuple):
 class Loop:
     """A simulation under way."""
 
-    plan: Plan
-    free: Plan
+    plan: LoopPlan
+    free: LoopPlan
     """The same without the limits that verdicts move."""
     chosen: EngineName | Engine
     frame: pl.LazyFrame
@@ -135,7 +135,7 @@ class Loop:
 
     # -- deciding again --------------------------------------------------------------------------------------------
 
-    def _decide(self, plan: Plan, wanted: pl.DataFrame) -> None:
+    def _decide(self, plan: LoopPlan, wanted: pl.DataFrame) -> None:
         """Decide rows over other state, and take what is said of them."""
         empty: dict[str, pl.DataType] = {
             "unknown": _NAMES, "limits": pl.String(), "code": pl.String(), "at_least": pl.Boolean(),

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from runtime.schema import SESSION
-from runtime.session_reads import _reads
+from runtime.session_reads import names_read
 from workbench.closed_loop.log import COUNTERS
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
-    from workbench.closed_loop.again import Plan
+    from workbench.closed_loop.again import LoopPlan
     from workbench.closed_loop.log import Log
 
 _cache: dict[str, frozenset[str]] = {}
@@ -25,7 +25,7 @@ _cache: dict[str, frozenset[str]] = {}
 def reads_of(bundle: Bundle) -> frozenset[str]:
     """Return the members of `context.session` that policies may read, whether the runtime keeps them or not."""
     if bundle.policy_hash not in _cache:
-        _cache[bundle.policy_hash] = frozenset(_reads(bundle.document))
+        _cache[bundle.policy_hash] = frozenset(names_read(bundle.document))
     return _cache[bundle.policy_hash]
 
 
@@ -39,7 +39,7 @@ def not_kept(names: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted(names - SESSION.keys()))
 
 
-def counters_of(plan: Plan, log: Log, *, others: bool) -> pl.DataFrame:
+def counters_of(plan: LoopPlan, log: Log, *, others: bool) -> pl.DataFrame:
     """Return what policies read: one row a recorded bundle, `bundle_version`, `reads`, `others` (List[String]).
 
     `others`: tell of those that the runtime does not keep.

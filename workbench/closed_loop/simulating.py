@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.asked import asked_of
-from workbench.closed_loop.again import Plan, SteadyPlan
+from workbench.closed_loop.again import LoopPlan, SteadyPlan
 from workbench.closed_loop.iterating import Loop
 from workbench.closed_loop.log import read_log
 from workbench.closed_loop.state import APPROVALS, Simulated, label
@@ -29,7 +29,7 @@ from workbench.errors import AxisInvalid
 from workbench.history.records import Records
 from workbench.history.results import ENGINE as COLUMNAR
 from workbench.progress import progress
-from workbench.redeciding import _here, chosen_engine, in_columns
+from workbench.redeciding import chosen_engine, decided_here, in_columns
 from workbench.replay import FRAME, RECORDED
 from workbench.rows import RowEngine
 from workbench.spill import spilling
@@ -124,7 +124,7 @@ def simulated(
     total = Records(lake).count()
     chosen = chosen_engine(engine, total)
     with progress(None, "simulating state", on_rows), spilling(FRAME, total) as first:
-        plan, free = _plan(lake, asked, chosen, Plan), _plan(lake, asked, chosen, SteadyPlan)
+        plan, free = _plan(lake, asked, chosen, LoopPlan), _plan(lake, asked, chosen, SteadyPlan)
         over = _decided(free, chosen, first, on_rows)
         with progress(None, "reading the log"):
             log = read_log(lake)
@@ -145,11 +145,11 @@ def simulated(
 
 
 def _decided(
-    plan: Plan, chosen: EngineName | Engine, first: Spill, on_rows: Callable[[int], object] | None
+    plan: LoopPlan, chosen: EngineName | Engine, first: Spill, on_rows: Callable[[int], object] | None
 ) -> dict[str, int]:
     """Decide every row by `plan`, into `first`; returns how many rows were handed over, by reason."""
     over = dict[str, int]()
-    decided = _here(plan, chosen)
+    decided = decided_here(plan, chosen)
     with progress(first.expected, "replaying", on_rows) as advance, ending(decided.close):
         for part in decided:
             first.add(part)
@@ -159,7 +159,7 @@ def _decided(
     return over
 
 
-def _plan(lake: Lake, asked: Asked, chosen: EngineName | Engine, kind: type[Plan]) -> Plan:
+def _plan(lake: Lake, asked: Asked, chosen: EngineName | Engine, kind: type[LoopPlan]) -> LoopPlan:
     rows = RowEngine() if isinstance(chosen, str) else chosen
     verify = asked.verifier(lake) if asked.again or asked.recompile else None
     return kind(lake, rows, asked.policy, asked.limits, asked.recompiler(lake), verify)

@@ -21,10 +21,9 @@ from workbench.columnar.values import Unsupported
 from workbench.covering.boundaries import boundaries_of, condition_of
 from workbench.covering.counts import EXAMPLES
 from workbench.explaining.clauses import clauses_of
-from workbench.explaining.truths import Columns, Fold, columns_of, is_touched, truths_of_cases
-from workbench.explaining.truths import _leaf as leaf_of
-from workbench.history.groups import _compiled as compiled
-from workbench.history.groups import _with_literals
+from workbench.explaining.truths import Columns, Fold, columns_of, is_touched, leaf_of, truths_of_cases
+from workbench.history.groups import compiled_part as compiled
+from workbench.history.groups import with_literals
 from workbench.history.rulings import WORD
 from workbench.rows import pack, policy_literals
 
@@ -198,7 +197,7 @@ class Asking:
         known = [n for n in numbers if f"s{n}" in mine.kernel.plan.names]
         if not known:
             return
-        frame = _with_literals(group.frame, mine.literals)
+        frame = with_literals(group.frame, mine.literals)
         found = mine.kernel.plan.added(frame.lazy()).select(f"s{n}" for n in known)
         flags = collected(found, group.height)
         for n in known:

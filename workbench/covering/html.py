@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.covering import faces
-from workbench.report import _render as render
+from workbench.report import rendered as render
 from workbench.texts import number, visible
 
 if TYPE_CHECKING:

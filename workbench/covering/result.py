@@ -28,10 +28,9 @@ from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.records import ADDRESSES, NEEDED, STATUS, Records
 from workbench.masking import leaving
 from workbench.progress import progress
-from workbench.redeciding import _by_rows as by_rows
-from workbench.redeciding import _columnar as columnar
-from workbench.redeciding import _Plan as Plan
-from workbench.redeciding import chosen_engine, in_columns
+from workbench.redeciding import Plan, chosen_engine, in_columns
+from workbench.redeciding import columnar_run as columnar
+from workbench.redeciding import replayed_by_rows as by_rows
 from workbench.replay import RECORDED
 from workbench.rows import RowEngine
 from workbench.tracking import shown

@@ -24,11 +24,10 @@ from workbench.ending import ending
 from workbench.executors import ahead
 from workbench.history.chunk import type_chunk
 from workbench.history.deciding import grouped
-from workbench.history.groups import _with_literals as with_literals
-from workbench.history.groups import compile_part
+from workbench.history.groups import compile_part, with_literals
 from workbench.history.recompiling import Again
 from workbench.history.records import Records, with_contexts
-from workbench.history.run import _joined as joined
+from workbench.history.run import joined
 from workbench.recorded import Recorded, prepare_recorded, recorded_facts
 from workbench.undecided import LIMITS
 

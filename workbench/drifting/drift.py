@@ -150,12 +150,12 @@ def _most(hang: pl.DataFrame) -> str:
     top = hang.sort("decisions", descending=True).row(0, named=True)
     policies = ", ".join(map(visible, top["policies"][:SHOWN_CATEGORIES]))
     return (
-        f"Most decisions hang on {visible(_name_of(top))}: {top['decisions']:,} of the window after were determined "
+        f"Most decisions hang on {visible(name_of(top))}: {top['decisions']:,} of the window after were determined "
         f"by policies that read it ({policies})."
     )
 
 
-def _name_of(row: Mapping[str, Any]) -> str:
+def name_of(row: Mapping[str, Any]) -> str:
     """A variable in words: `resource (order) age`, `context.args.amount of refund`."""
     entity = row["fact"] and not row["path"].startswith("context")
     what = "" if row["what"] in ("value", "mix") else f" {row['what']}"
@@ -165,7 +165,7 @@ def _name_of(row: Mapping[str, Any]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    name = visible(_name_of(row))
+    name = visible(name_of(row))
     effect = f"{row['measure']} {row['effect']:.2f}"
     policies = ", ".join(map(visible, row["policies"])) or None
     return (name, round(row["distance"], 3), row["drifted"], effect, row["p_holm"], row["before"], row["after"],
@@ -229,7 +229,7 @@ def drift(
         shared_sessions=len(shared),
         level=level,
         least=least,
-        one_sided=tuple(visible(_name_of(name._asdict())) for name in sorted(one_sided, key=str)),
+        one_sided=tuple(visible(name_of(name._asdict())) for name in sorted(one_sided, key=str)),
     )
 
 

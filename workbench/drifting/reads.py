@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from workbench.atoms import atoms_of, leaves_of
-from workbench.undecided import _refs as refs_of
+from workbench.undecided import refs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

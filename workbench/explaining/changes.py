@@ -111,13 +111,13 @@ def marked(side: Side, ident: str, other: Side | None, *, again: bool) -> Iterat
         other: to compare with; None: `>` marks what kept the policy off, or what it rests on.
         again: the other side was shown; then nothing is yielded that it says already.
     """
-    second = any(_decided_second(each, ident) for each in (side, other) if each is not None)
-    shown = _shown(side, ident, second=second)
+    second = any(decided_second(each, ident) for each in (side, other) if each is not None)
+    shown = shown_change(side, ident, second=second)
     if shown is None:
         return
     policy, evaluation = shown
-    there = None if other is None else _shown(other, ident, second=second)
-    if again and there is not None and _alike(shown, there):
+    there = None if other is None else shown_change(other, ident, second=second)
+    if again and there is not None and alike_in(shown, there):
         return
     notes: dict[int, list[str]] = {}
     for clause in policy.walk():
@@ -125,7 +125,9 @@ def marked(side: Side, ident: str, other: Side | None, *, again: bool) -> Iterat
         if clause.end_line is not None and not clause.children and truth != "not_reached":
             values = values_in(clause, evaluation)
             notes.setdefault(clause.end_line, []).append(f"{truth}: {values}" if values else truth)
-    marks = {clause.end_line for clause in (_resting(shown) if there is None else _flipped(shown, there))}
+    marks = {
+        clause.end_line for clause in (resting_on(shown) if there is None else flipped_clauses(shown, there))
+    }
     lines = [
         f"{'>' if number in marks else ' '}{number:>4}  {line}"
         + (f"    // {' | '.join(notes[number])}" if number in notes else "")
@@ -139,13 +141,13 @@ def marked(side: Side, ident: str, other: Side | None, *, again: bool) -> Iterat
 _Shown = tuple["PolicyClauses", "Evaluation"]
 
 
-def _decided_second(side: Side, ident: str) -> bool:
+def decided_second(side: Side, ident: str) -> bool:
     """Whether a policy decided over the changed request."""
     names, evaluation = deciding(side)
     return ident in names and evaluation is not None and evaluation is side.patched
 
 
-def _shown(side: Side, ident: str, *, second: bool) -> _Shown | None:
+def shown_change(side: Side, ident: str, *, second: bool) -> _Shown | None:
     """A policy, and the evaluation in which it matters."""
     evaluation = (second and side.patched) or side.first
     if side.clauses is None or ident not in side.clauses.policies or evaluation is None:
@@ -153,7 +155,7 @@ def _shown(side: Side, ident: str, *, second: bool) -> _Shown | None:
     return side.clauses.policies[ident], evaluation
 
 
-def _alike(one: _Shown, other: _Shown) -> bool:
+def alike_in(one: _Shown, other: _Shown) -> bool:
     """Whether two versions have the same text, and the same truths."""
     (policy, here), (known, there) = one, other
     if policy.info.text != known.info.text:
@@ -162,7 +164,8 @@ def _alike(one: _Shown, other: _Shown) -> bool:
     return all(here.told.truths[key] == there.told.truths[key] for key in keys)
 
 
-def _flipped(one: _Shown, other: _Shown) -> Iterator[Clause]:
+def flipped_clauses(one: _Shown, other: _Shown) -> Iterator[Clause]:
+    """Yield the clauses of a policy whose truth differs between two versions."""
     (policy, here), (known, there) = one, other
     for pair in pairs_of(known, policy):
         if pair.cand is not None and (
@@ -172,7 +175,7 @@ def _flipped(one: _Shown, other: _Shown) -> Iterator[Clause]:
             yield pair.cand
 
 
-def _resting(shown: _Shown) -> Iterator[Clause]:
+def resting_on(shown: _Shown) -> Iterator[Clause]:
     """The clauses that kept a policy off, or those it rests on."""
     policy, evaluation = shown
     stop = stop_of(policy, evaluation)

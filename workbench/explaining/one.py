@@ -20,13 +20,8 @@ from workbench.errors import DecisionNotFound
 from workbench.explaining.clauses import clauses_of
 from workbench.explaining.truths import truths_of_cases
 from workbench.history.records import MORE, NEEDED, STATUS, Records, with_contexts
-from workbench.redeciding import _decide_again as decide_again
-from workbench.redeciding import _out as out
-from workbench.redeciding import _own as own_of
-from workbench.redeciding import _Plan as Plan
-from workbench.redeciding import _recorded_job as recorded_job
-from workbench.redeciding import _row as row_of
-from workbench.redeciding import _self_replay as self_replay
+from workbench.redeciding import Plan, decide_again, own_of, recorded_job, row_of, self_replay
+from workbench.redeciding import out_row as out
 from workbench.replay import FRAME
 from workbench.rows import RowEngine
 from workbench.texts import visible
@@ -117,10 +112,10 @@ def find(lake: Lake, decision_id: str) -> pl.DataFrame:
         )
     here = (pl.col("writer") == found["writer"][0]) & (pl.col("position") == found["position"][0])
     rows = decisions.filter(here).select(*NEEDED, *MORE).collect()
-    return with_contexts(_ended(lake, rows), lake)
+    return with_contexts(with_ending(lake, rows), lake)
 
 
-def _ended(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
+def with_ending(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
     """A row with how its call ended."""
     if rows["verdict"][0] == "approve":  # what became of it may be told of the call that was resumed
         position = rows["position"][0]

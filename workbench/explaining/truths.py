@@ -185,7 +185,7 @@ def columns_of(group: PolicyGroup, clauses: Clauses) -> Columns:
     number = 0
     refused = {compiled.policies.every[n].id for n in compiled.kernel.refused}
     for ident, policy in clauses.policies.items():
-        fold = Fold(_leaf(group, policy, types))
+        fold = Fold(leaf_of(group, policy, types))
         # A policy that was not compiled applies to no row of the group: the others were held back.
         fold.policy(replace(policy, bodies=()) if ident in refused else policy)
         for clause in policy.walk():
@@ -196,7 +196,7 @@ def columns_of(group: PolicyGroup, clauses: Clauses) -> Columns:
     return Columns(group, clauses.places, lower(kept, compiled.world.column))
 
 
-def _leaf(group: PolicyGroup, policy: PolicyClauses, types: Mapping[str, str]) -> Callable[[Clause], Own]:
+def leaf_of(group: PolicyGroup, policy: PolicyClauses, types: Mapping[str, str]) -> Callable[[Clause], Own]:
     compiler = Compiler(group.compiled.world, group.compiled.variables, policy.slots)
 
     def leaf(clause: Clause) -> Own:

@@ -272,11 +272,11 @@ def why(diff: Diff, decision_id: str) -> Why:
     lake = _lake(diff.cand)
     record = find(lake, decision_id)
     ident = record["decision_id"][0]
-    base, cand = (decided(lake, record, _asked(each)) for each in (diff.base, diff.cand))
+    base, cand = (decided(lake, record, asked_axes(each)) for each in (diff.base, diff.cand))
     notes = [
         note
         for each, side in ((diff.base, base), (diff.cand, cand))
-        if (note := _otherwise(each, side, ident)) is not None
+        if (note := otherwise_said(each, side, ident)) is not None
     ]
     return Why(ident, base, cand, tuple(notes))
 
@@ -288,7 +288,7 @@ def _lake(replay: Any) -> Lake:
     return found
 
 
-def _asked(replay: Any) -> Asked:
+def asked_axes(replay: Any) -> Asked:
     """The axes of a replay."""
     found = getattr(replay, "asked", None)
     if isinstance(found, Asked):
@@ -300,7 +300,7 @@ def _asked(replay: Any) -> Asked:
     )
 
 
-def _otherwise(replay: Replay | Any, side: Side, decision_id: str) -> str | None:
+def otherwise_said(replay: Replay | Any, side: Side, decision_id: str) -> str | None:
     """What the replay says, where the row alone comes out otherwise: it took state that is not recorded."""
     told = replay.frame.filter(pl.col("decision_id") == decision_id).select("status", "verdict").collect()
     said = (

@@ -24,14 +24,18 @@ from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.run import ColumnarRun
 from workbench.progress import progress
 from workbench.recompile import Recompiler
-from workbench.redeciding import CHUNK, chosen_engine, in_columns
-from workbench.redeciding import _by_rows as by_rows
-from workbench.redeciding import _columns as columns_of
-from workbench.redeciding import _decide_again as decide_again
-from workbench.redeciding import _out as out
-from workbench.redeciding import _Plan as Plan
-from workbench.redeciding import _row as row_of
-from workbench.redeciding import _self_replay as self_replay
+from workbench.redeciding import (
+    CHUNK,
+    Plan,
+    chosen_engine,
+    columns_of,
+    decide_again,
+    in_columns,
+    row_of,
+    self_replay,
+)
+from workbench.redeciding import out_row as out
+from workbench.redeciding import replayed_by_rows as by_rows
 from workbench.replay import FRAME, Replay
 from workbench.rows import RowEngine
 from workbench.spill import Spill, spilling

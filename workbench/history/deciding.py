@@ -54,7 +54,9 @@ def decide_chunk(
         lacks.
     """
     held = chunk.held.with_columns(status=pl.lit("handed_over"))
-    parts = [_Part(part, chunk, contexts, bundle, own=own, lacking=lacking).run() for part in chunk.parts]
+    parts = [
+        DecidedPart(part, chunk, contexts, bundle, own=own, lacking=lacking).run() for part in chunk.parts
+    ]
     empty = pl.DataFrame(schema=dict(RESULT))
     return pl.concat([empty, held, *parts], how="diagonal").sort("row")
 
@@ -71,11 +73,11 @@ class Grouped(NamedTuple):
 
 def grouped(part: Part, chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool) -> Grouped:
     """Group the rows of one part of a chunk that policies decide; see `decide_chunk`."""
-    return _Part(part, chunk, contexts, bundle, own=own).grouped()
+    return DecidedPart(part, chunk, contexts, bundle, own=own).grouped()
 
 
 @dataclass(slots=True)
-class _Part:
+class DecidedPart:
     """One part, being decided."""
 
     part: Part
@@ -86,10 +88,12 @@ class _Part:
     lacking: tuple[str, ...] = field(default=(), kw_only=True)
 
     def run(self) -> pl.DataFrame:
+        """Decide the rows: what is held back, what limits refuse, and what policies say."""
         held, refused, groups = self.grouped()
         return pl.concat([held, refused, *map(self._folded, groups)], how="diagonal")
 
     def grouped(self) -> Grouped:
+        """Return what is held back, what limits refuse, and groups of rows for the policies."""
         part, rows = self.part, self.part.rows["row"]
         compiled = self._compiled()
         if isinstance(compiled, str):
@@ -168,7 +172,7 @@ class _Part:
         """Which counters of the session are recorded, of those that policies read: the same number, the same ones."""
         session = self.part.session
         names = [name for name in sorted(counters_read(self.bundle)) if name in session.layouts]
-        present = [session.columns.select(_present(session.layouts[name])).to_series() for name in names]
+        present = [session.columns.select(present_facts(session.layouts[name])).to_series() for name in names]
         frame = pl.DataFrame([each.alias(str(place)) for place, each in enumerate(present)])
         bits = [pl.col(str(place)).cast(pl.UInt32) * 2**place for place in range(len(names))]
         if not bits:
@@ -200,7 +204,7 @@ def _sure(group: PolicyGroup) -> tuple[PolicyGroup, pl.Series, pl.Series]:
     return kept, group.rows.filter(why.is_not_null()), why.drop_nulls()
 
 
-def _present(layout: Layout) -> pl.Expr:
+def present_facts(layout: Layout) -> pl.Expr:
     """Whether a counter of the session is there."""
     columns = [
         pl.col(shape.column).is_not_null() for _, shape in layout.shapes if isinstance(shape, ScalarShape)

@@ -40,7 +40,7 @@ FOLDED: Mapping[str, pl.DataType] = {
 
 UNDECIDED = Outcome(status="undecided")
 
-_REFUSED = "`context.args"
+REFUSED = "`context.args"
 """How every message of a projection of arguments starts."""
 
 
@@ -230,7 +230,7 @@ class _Fold:
         numbers = numbers.set(waits, self.outcomes.number(UNDECIDED))
         refused = self.numbered(
             bad.select(pl.Series("first", before.gather(bad["row"])), "reason"),
-            lambda one, reason: _refused(made[one], reason),
+            lambda one, reason: refused_rows(made[one], reason),
         )
         return rows, numbers.scatter(bad["row"], refused)
 
@@ -263,9 +263,9 @@ def _blocked(first: Outcome, code: str, reason: str) -> Outcome:
     return replace(first, verdict="block", reason_code=code, reason=reason)
 
 
-def _refused(first: Outcome, reason: str) -> Outcome:
+def refused_rows(first: Outcome, reason: str) -> Outcome:
     """What becomes of a row whose new arguments are not taken: projection says `patch_invalid`, else handed over."""
-    if not reason.startswith(_REFUSED):
+    if not reason.startswith(REFUSED):
         return _handed_over(reason)
     return _blocked(first, "patch_invalid", f"after the patch of {names_of(first.determining)}: {reason}")
 

@@ -92,7 +92,7 @@ def compile_part(part: Part, chunk: Chunk, bundle: Bundle) -> Compiled:
         PolarsError, RecursionError: a policy is too large for an expression.
         ValueError: it nests deeper than Cedar's syntax tree goes.
     """
-    return _compiled(part, chunk, bundle, policies_of(_Source((bundle.policy_hash, "whole"), bundle)))
+    return compiled_part(part, chunk, bundle, policies_of(_Source((bundle.policy_hash, "whole"), bundle)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,8 @@ def _atoms_of(bundle: Bundle) -> Policies:
     return policies_of(_Source((bundle.policy_hash, "atoms"), bundle))
 
 
-def _compiled(part: Part, chunk: Chunk, bundle: Bundle, policies: Policies) -> Compiled:
+def compiled_part(part: Part, chunk: Chunk, bundle: Bundle, policies: Policies) -> Compiled:
+    """Compile policies for the rows of a part."""
     world = _world(chunk)
     variables = _variables(part, chunk, world)
     kernel = kernel_of(variables, policies.every, world)
@@ -128,7 +129,7 @@ def _compiled(part: Part, chunk: Chunk, bundle: Bundle, policies: Policies) -> C
     compiled = Compiled(
         part, bundle, policies, world, variables, kernel, literals, Holding(part.rows.height), walks
     )
-    _hold(compiled, _with_literals(part.frame, literals))
+    _hold(compiled, with_literals(part.frame, literals))
     return compiled
 
 
@@ -159,7 +160,8 @@ def _row_of(world: HistoryWorld, ref: Ref) -> int:
     return world.code(ref) if row is None else row
 
 
-def _with_literals(frame: pl.DataFrame, literals: Mapping[str, int]) -> pl.DataFrame:
+def with_literals(frame: pl.DataFrame, literals: Mapping[str, int]) -> pl.DataFrame:
+    """Add a column for each literal that policies compare codes with."""
     return frame.with_columns(pl.lit(code, pl.UInt32).alias(name) for name, code in literals.items())
 
 
@@ -238,7 +240,7 @@ class PolicyGroup:
 
     def __post_init__(self) -> None:
         part = self.compiled.part
-        self._frame = _with_literals(part.frame[self.rows], self.compiled.literals)
+        self._frame = with_literals(part.frame[self.rows], self.compiled.literals)
         self.leaves = part.leaves.take(self.rows)
 
     @property
@@ -285,7 +287,7 @@ class PolicyGroup:
         frame, bad = self._again(rows, leaves)
         if self.missing:
             atoms = self._compiled_atoms()
-            whole = _with_literals(frame, atoms.literals)
+            whole = with_literals(frame, atoms.literals)
             bad = pl.concat([bad, *(_where(atoms.walking(why, whole), why) for why in atoms.walks)])
             bad = bad.unique("row", keep="first", maintain_order=True)
         return masks(self.compiled.kernel, frame, len(self.compiled.policies.every)), bad
@@ -371,12 +373,12 @@ class PolicyGroup:
     def _compiled_atoms(self) -> Compiled:
         if self.compiled.atoms is None:
             policies = _atoms_of(self.bundle)
-            self.compiled.atoms = _compiled(self.compiled.part, self.chunk, self.bundle, policies)
+            self.compiled.atoms = compiled_part(self.compiled.part, self.chunk, self.bundle, policies)
         return self.compiled.atoms
 
     def _atoms(self, frame: pl.DataFrame) -> pl.DataFrame:
         found = self._compiled_atoms()
-        return masks(found.kernel, _with_literals(frame, found.literals), len(found.policies.every))
+        return masks(found.kernel, with_literals(frame, found.literals), len(found.policies.every))
 
 
 def _unknown(ids: pl.Series, codes: pl.Series) -> pl.Series:

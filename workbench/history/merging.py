@@ -49,7 +49,7 @@ class Merged:
 
 
 @dataclass(frozen=True, slots=True)
-class _Policy:
+class MergedPolicy:
     """A policy that decides, as the merged document needs it."""
 
     info: PolicyInfo
@@ -67,10 +67,10 @@ class _Policy:
 
 def merged(versions: Sequence[Bundle]) -> Merged:
     """Merge bundles. Schema, spec and limits are the first one's."""
-    found = [list(_policies(bundle)) for bundle in versions]
+    found = [list(policies_of(bundle)) for bundle in versions]
     every = {policy.key: policy for policies in found for policy in policies}
     numbers = {key: f"p{number:08}" for number, key in enumerate(sorted(every))}
-    document = _document({numbers[key]: policy for key, policy in every.items()})
+    document = document_of({numbers[key]: policy for key, policy in every.items()})
     bundle = replace(
         versions[0],
         name="merged",
@@ -83,21 +83,23 @@ def merged(versions: Sequence[Bundle]) -> Merged:
     return Merged(bundle, tuple(versions), ids)
 
 
-def _policies(bundle: Bundle) -> Iterator[_Policy]:
+def policies_of(bundle: Bundle) -> Iterator[MergedPolicy]:
+    """Yield what decides in a bundle: policies, and links of templates."""
     document = bundle.document
     for ident, body in document["staticPolicies"].items():
-        yield _Policy(bundle.policies[ident], _body(body), "")
+        yield MergedPolicy(bundle.policies[ident], _body(body), "")
     for link in document["templateLinks"]:
         body = document["templates"][link["templateId"]]
         values = json.dumps(link["values"], sort_keys=True)
-        yield _Policy(bundle.policies[link["newId"]], _body(body), values)
+        yield MergedPolicy(bundle.policies[link["newId"]], _body(body), values)
 
 
 def _body(body: Mapping[str, Any]) -> str:
     return json.dumps({**body, "annotations": {}}, sort_keys=True)
 
 
-def _document(policies: Mapping[str, _Policy]) -> dict[str, Any]:
+def document_of(policies: Mapping[str, MergedPolicy]) -> dict[str, Any]:
+    """Return policies as one policy set in Cedar's JSON format."""
     linked = {ident: policy for ident, policy in policies.items() if policy.values}
     return {
         "staticPolicies": {
@@ -119,10 +121,11 @@ def reaching(merged: Merged, tool: str) -> frozenset[str]:
     document = merged.bundle.document
     bodies = dict(document["staticPolicies"])
     bodies |= {link["newId"]: document["templates"][link["templateId"]] for link in document["templateLinks"]}
-    return frozenset(ident for ident, body in bodies.items() if _reaches(body, tool))
+    return frozenset(ident for ident, body in bodies.items() if reaches(body, tool))
 
 
-def _reaches(body: Mapping[str, Any], tool: str) -> bool:
+def reaches(body: Mapping[str, Any], tool: str) -> bool:
+    """Tell whether a policy may be about a tool, by its action scope."""
     action = body["action"]
     other = action["op"] == "==" and action["entity"]["id"] != tool
     return not other or any("in" in (body[role]["op"], *body[role]) for role in ("principal", "resource"))

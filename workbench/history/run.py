@@ -101,7 +101,7 @@ class ColumnarRun:
         Raises:
             UnsupportedPolicy: `strict`, and a row cannot be decided in columns; names the reason.
         """
-        rows = _joined(records, self.contexts)
+        rows = joined(records, self.contexts)
         addresses = self.axes.verify is not None
         cause = damage(rows, self.contexts, self.find_bundle, addresses=addresses, hashes=self._args_hashes)
         alive = rows.filter(cause.is_null()) if cause.null_count() < rows.height else rows
@@ -141,7 +141,7 @@ class ColumnarRun:
         chunk = type_chunk(rows, self.contexts, own.schema, own=True)
         verify = self.axes.verify
         itself = self._without_errors(decide_chunk(chunk, self.contexts, own, own=True))
-        kept, itself, over = _apart(rows, itself)
+        kept, itself, over = handed_apart(rows, itself)
         same = reproduced(kept, itself, chunk, None if verify is None else self._addresses_of(own))
         sound, found = (kept, itself) if same.all() else (kept.filter(same), itself.filter(same))
         told = Again(verify, self.lake).problems(sound, own.spec) if verify and sound.height else None
@@ -200,7 +200,7 @@ class ColumnarRun:
         bundle = self.axes.bundle_for(own)
         chunk = type_chunk(fresh.filter(fine), contexts, bundle.schema, own=True)
         found = self._without_errors(decide_chunk(chunk, contexts, bundle, own=True))
-        kept, found, over = _apart(rows.filter(fine), found)
+        kept, found, over = handed_apart(rows.filter(fine), found)
         yield assembled(kept, found), over
 
     def compiled(
@@ -221,7 +221,7 @@ class ColumnarRun:
         alike = bundle.files[SCHEMA_FILE] == own.files[SCHEMA_FILE]
         typed = chunk if alike else type_chunk(rows, self.contexts, bundle.schema, own=False)
         found = self._without_errors(decide_chunk(typed, self.contexts, bundle, own=same_policy))
-        kept, found, over = _apart(rows, found)
+        kept, found, over = handed_apart(rows, found)
         return assembled(kept, found), over
 
     def _without_errors(self, found: pl.DataFrame) -> pl.DataFrame:
@@ -238,12 +238,12 @@ class ColumnarRun:
         for why, n in over.group_by("why").len().iter_rows():
             self.handed_over[why] = self.handed_over.get(why, 0) + n
         if self.strict:
-            raise _refusal(over)
+            raise refusal(over)
         found = self.by_rows(records[over["row"]])
         return found.with_columns(handed_over=over["why"]).select(over["row"], pl.all())
 
 
-def _apart(rows: pl.DataFrame, found: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def handed_apart(rows: pl.DataFrame, found: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Rows that were decided, what was decided of them, and `row` and `why` of those that are handed over."""
     if found.height != rows.height:
         found = found.join(rows.select("row"), on="row", how="semi", maintain_order="left")
@@ -254,7 +254,8 @@ def _apart(rows: pl.DataFrame, found: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
     return rows.filter(here), found.filter(here), over
 
 
-def _refusal(over: pl.DataFrame) -> UnsupportedPolicy:
+def refusal(over: pl.DataFrame) -> UnsupportedPolicy:
+    """Return the error of rows that columns do not decide, where columns are demanded."""
     why = str(over["why"][0])
     policy = why.removeprefix("policy `").partition("`")[0] if why.startswith("policy `") else "?"
     node = why.partition("`: ")[2].partition(":")[0]
@@ -265,7 +266,7 @@ def _refusal(over: pl.DataFrame) -> UnsupportedPolicy:
     )
 
 
-def _joined(records: pl.DataFrame, contexts: Contexts) -> pl.DataFrame:
+def joined(records: pl.DataFrame, contexts: Contexts) -> pl.DataFrame:
     """Records with a row number and the codes of their facts."""
     numbered = records.with_row_index("row")
     return numbered.join(contexts.frame, on="context_hash", how="left", maintain_order="left")

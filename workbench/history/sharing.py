@@ -22,7 +22,7 @@ import polars as pl
 from runtime.policy import conclude
 from workbench.atoms import atoms_of
 from workbench.history.absent import reached
-from workbench.history.fold import _refused as refused
+from workbench.history.fold import refused_rows as refused
 from workbench.history.merging import reaching
 from workbench.history.patching import patched
 from workbench.history.rulings import WORD, Outcome, combinations, outcome_of, permits_of

@@ -26,8 +26,7 @@ from workbench.history.chunk import type_chunk
 from workbench.history.deciding import grouped
 from workbench.history.merging import families, merged, reaching
 from workbench.history.recompiling import Again
-from workbench.history.run import _joined as joined
-from workbench.history.run import _refusal as refusal
+from workbench.history.run import joined, refusal
 from workbench.history.sharing import BLOCK, HANDED_OVER, SAID, Skeletons, shared
 
 if TYPE_CHECKING:

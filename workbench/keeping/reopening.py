@@ -14,7 +14,7 @@ from workbench.errors import ReplayDiffers
 from workbench.keeping.saved import saved, tally_of
 from workbench.progress import progress
 from workbench.replay import RECORDED
-from workbench.run import _version as release
+from workbench.run import release
 from workbench.texts import visible
 
 if TYPE_CHECKING:

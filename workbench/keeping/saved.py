@@ -36,8 +36,8 @@ from workbench.errors import (
 from workbench.faces import Faces, Page, Table
 from workbench.keeping.appending import append, keep_texts
 from workbench.progress import progress
-from workbench.run import _user as user
-from workbench.run import _version as release
+from workbench.run import release
+from workbench.run import user_name as user
 from workbench.texts import count, visible
 from workbench.tracking import shown
 

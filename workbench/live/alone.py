@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING
 
 from cedarpy import pst
 
-from workbench.atoms import _split as split
-from workbench.atoms import leaves_of
+from workbench.atoms import leaves_of, split
 from workbench.columnar.policies import document_tree, filled, read_policies
-from workbench.history.merging import _document as document_of
-from workbench.history.merging import _policies as policies_of
-from workbench.history.merging import _Policy as Merging
-from workbench.history.merging import _reaches as reaches
-from workbench.undecided import _overlap as overlap
-from workbench.undecided import _refs as refs_of
-from workbench.undecided import touches
+from workbench.history.merging import MergedPolicy as Merging
+from workbench.history.merging import document_of, policies_of, reaches
+from workbench.undecided import overlap, refs_of, touches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

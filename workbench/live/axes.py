@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from workbench.redeciding import _Plan as Plan
+from workbench.redeciding import Plan
 from workbench.rows import RowEngine
 
 if TYPE_CHECKING:

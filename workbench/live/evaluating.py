@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from workbench.columnar.lowering import collected
-from workbench.history.groups import _compiled as compiled
-from workbench.history.groups import _with_literals as with_literals
+from workbench.history.groups import compiled_part as compiled
+from workbench.history.groups import with_literals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

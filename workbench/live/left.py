@@ -18,9 +18,8 @@ from runtime.trace import DECISIONS
 from workbench.history.records import MORE, NEEDED, STATUS, with_contexts
 from workbench.live.keeping import Kept
 from workbench.live.said import UNDECIDED, Said
-from workbench.redeciding import CHUNK
-from workbench.redeciding import _decide_again as decide_again
-from workbench.redeciding import _row as prepared
+from workbench.redeciding import CHUNK, decide_again
+from workbench.redeciding import row_of as prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from workbench.live.axes import Axes
     from workbench.live.parts import Rows
     from workbench.live.said import Book
-    from workbench.redeciding import _Row
+    from workbench.redeciding import RowUnderWay
 
 _BYTES = 64 << 20
 """Of answers that are kept."""
@@ -126,7 +125,7 @@ class ByCedar:
         return with_contexts(found.sort("row"), lake).with_columns(status)
 
 
-def _said(row: _Row) -> Said:
+def _said(row: RowUnderWay) -> Said:
     """What the row engine says of a row."""
     result = row.result
     if row.cause is not None:

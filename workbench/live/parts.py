@@ -14,11 +14,11 @@ import polars as pl
 
 from runtime.record import request_of
 from workbench.columnar.policies import Policies
-from workbench.history.deciding import _Part as Deciding
-from workbench.history.deciding import _present as present
+from workbench.history.deciding import DecidedPart as Deciding
 from workbench.history.deciding import bound_names
+from workbench.history.deciding import present_facts as present
 from workbench.history.groups import PolicyGroup
-from workbench.history.groups import _compiled as compiled
+from workbench.history.groups import compiled_part as compiled
 from workbench.history.holding import Holding
 from workbench.history.limiting import limited
 from workbench.live.evaluating import FAILS, Evaluator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from workbench.history.fold import _REFUSED
+from workbench.history.fold import REFUSED
 from workbench.history.patching import patched
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _batch(
         frame, bad = group.changed(found.rows, found.leaves)
         same = found.texts.eq_missing(part.recorded.gather(rows[going])).to_numpy()
         for (reason,), mine in _places(bad, "reason"):
-            invalid = str(reason).startswith(_REFUSED)
+            invalid = str(reason).startswith(REFUSED)
             into, key = (ended, "patch_invalid") if invalid else (over, str(reason))
             into[key] = np.concatenate([into.get(key, going[:0]), going[mine]])
         fine = np.ones(len(going), np.bool_)

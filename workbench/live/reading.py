@@ -23,13 +23,12 @@ from workbench.history.chunk import type_chunk
 from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.recompiling import Again
 from workbench.history.records import ADDRESSES, Records
-from workbench.history.run import ColumnarRun
-from workbench.history.run import _joined as joined
+from workbench.history.run import ColumnarRun, joined
 from workbench.live.folding import counted
 from workbench.live.history import History, Recording
 from workbench.live.parts import Span, live_part
 from workbench.live.said import LEFT, Said
-from workbench.redeciding import _by_rows as by_rows
+from workbench.redeciding import replayed_by_rows as by_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -22,7 +22,7 @@ MOST = 24
 
 def drift(given: Drift) -> Plot:
     """Draw the variables that are furthest apart, those that drifted first, with the distance that matters."""
-    from workbench.drifting.drift import _name_of as name_of  # noqa: PLC0415 - it takes SciPy, a report none
+    from workbench.drifting.drift import name_of  # noqa: PLC0415 - it takes SciPy, a report none
 
     rows = given.frame.collect()
     if rows.is_empty():

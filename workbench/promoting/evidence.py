@@ -17,6 +17,8 @@ from workbench.tracking import connect, library, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from runtime.bundle import Bundle
+
 SHIP = "ship"
 
 
@@ -35,15 +37,25 @@ class Evidence:
     baselines: frozenset[str]
     """Bundle versions that it was compared with: one, or those that the decisions were recorded under."""
     lake: str
+    where: str | None
+    """Which decisions it is about; None: all."""
+    limits: str | None
+    """Version of the bundle whose limits it was decided with; None: as recorded."""
+    spec: str | None
+    """Hash of the context spec that facts were compiled by; None: as recorded."""
 
-    def objections(self, *, version: str, lake: str, held: str | None) -> Iterator[str]:
+    def objections(
+        self, *, bundle: Bundle, recorded: Mapping[str, tuple[str, str]], lake: str, held: str | None
+    ) -> Iterator[str]:
         """Say why this run does not allow a promotion.
 
         Args:
-            version: to be promoted.
+            bundle: to be promoted.
+            recorded: hashes of limits and context spec of the lake's versions.
             lake: where.
             held: what the alias stands for; None: nothing.
         """
+        version = bundle.version
         if self.status != "FINISHED":
             yield f"the run is {self.status.lower()}, not finished"
         if self.outcome != SHIP:
@@ -52,6 +64,18 @@ class Evidence:
             )
         if self.candidate != version:
             yield f"it is about version {self.candidate[:12]}, not {version[:12]}"
+        if self.where is not None:
+            yield f"it is of some decisions only, those where {self.where}"
+        known = {**recorded, version: (bundle.limits_hash, bundle.context_spec_hash)}
+        then = [known[each] for each in self.baselines if each in known]
+        limits = {each[0] for each in then} if self.limits is None else {known.get(self.limits, ("", ""))[0]}
+        spec = {each[1] for each in then} if self.spec is None else {self.spec}
+        for what, decided, promoted in (
+            ("limits", limits, bundle.limits_hash),
+            ("context spec", spec, bundle.context_spec_hash),
+        ):
+            if decided != {promoted}:
+                yield f"it was not decided with the {what} of this version, which would come into force with it"
         if self.lake != shown(lake):
             yield f"it is about the lake at {self.lake}"
         if held is not None and held not in self.baselines:
@@ -95,7 +119,15 @@ def _evidence(run: Any, tracking_uri: str) -> Evidence:
         candidate=params["candidate.bundle_version"],
         baselines=_baselines(params),
         lake=tags.get("redecide.lake", ""),
+        where=_pin(params, "where"),
+        limits=_pin(params, "limits"),
+        spec=_pin(params, "spec"),
     )
+
+
+def _pin(params: Mapping[str, str], name: str) -> str | None:
+    """A pin of the candidate: under its side's name where the baseline has another."""
+    return params.get(f"candidate.pins.{name}") or params.get(f"pins.{name}")
 
 
 def _baselines(params: Mapping[str, str]) -> frozenset[str]:

@@ -19,12 +19,12 @@ from workbench.keeping.appending import keep_texts
 from workbench.log import store_uri
 from workbench.promoting.evidence import read_run
 from workbench.promoting.registry import mirror
-from workbench.run import _user as user
+from workbench.run import user_name as user
 from workbench.texts import visible
 from workbench.tracking import library, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
 
     from runtime.bundle import Bundle
@@ -176,7 +176,8 @@ def promote(
         reason=_why(found, reason, force=force),
         now=(now or _now)(),
     )  # fmt: skip
-    return _told(lake, row, bundle, found)
+    where, run = (None, None) if found is None else (found.tracking_uri, found.run_id)
+    return _told(lake, row, bundle, where, run)
 
 
 def roll_back(
@@ -184,35 +185,49 @@ def roll_back(
     *,
     alias: str = CHAMPION,
     reason: str,
+    tracking_uri: str | None = None,
     actor: str | None = None,
     now: Callable[[], datetime] | None = None,
 ) -> Promotion:
-    """Give an alias back to the version that it stood for before.
+    """Give an alias back to the version that it stood for before what was promoted last.
+
+    What was rolled back before is passed over: rolling back twice goes two versions back, and never forth.
 
     Args:
         lake: whose alias.
         alias: the name.
         reason: why, for whoever reads the log.
+        tracking_uri: of the MLflow store that mirrors the alias; None: MLflow is not told.
         actor: who does it; None: this process's user.
         now: tells the time; None: the clock.
 
     Raises:
-        NotPromotable: it was never given, or to one version only.
+        NotPromotable: it was never given, or there is no version before.
         AliasMoved, LakeError: as `promote`.
     """
-    held = current(list(_read(lake)), check_alias(alias))
-    if held is None or held.previous_version is None:
-        why = "it was never given" if held is None else "it has stood for one version only"
+    log = [row for row in _read(lake) if row.alias == check_alias(alias)]
+    before = _before(log)
+    if before is None:
+        why = "it has stood for one version only" if log else "it was never given"
         raise NotPromotable(f"there is nothing to roll {alias} back to: {why}")
-    return promote(
-        lake,
-        held.previous_version,
-        alias=alias,
-        force=True,
-        reason=f"rolled back: {reason}",
-        actor=actor,
-        now=now,
-    )
+    done = promote(lake, before, alias=alias, force=True, reason=f"{_BACK}{reason}", actor=actor, now=now)
+    if tracking_uri is None:
+        return done
+    return _told(lake, done.alias, lake.bundle(before), tracking_uri, None)
+
+
+_BACK = "rolled back: "
+
+
+def _before(log: Sequence[Alias]) -> str | None:
+    """The version before the one that holds, as if nothing that was rolled back had been promoted; None: none."""
+    stood: list[str] = []
+    for row in log:
+        if row.reason.startswith(f"forced: {_BACK}") and len(stood) > 1:
+            stood.pop()
+        else:
+            stood.append(row.bundle_version)
+    return stood[-2] if len(stood) > 1 else None
 
 
 def alias_log(lake: Lake) -> AliasLog:
@@ -246,7 +261,9 @@ def _require(
             f"no run says that {bundle.name} {bundle.version[:12]} may be {alias}; give one (run_id='…'), or say so "
             "yourself (force=True, reason='…')"
         )
-    objections = list(found.objections(version=bundle.version, lake=lake.uri, held=held))
+    rows = lake.bundles.select("bundle_version", "limits_hash", "context_spec_hash").collect()
+    recorded = {version: (limits, spec) for version, limits, spec in rows.iter_rows()}
+    objections = list(found.objections(bundle=bundle, recorded=recorded, lake=lake.uri, held=held))
     if objections:
         raise NotPromotable(
             f"run {found.run_id} does not allow {bundle.name} {bundle.version[:12]} to be {alias}: "
@@ -261,14 +278,13 @@ def _why(found: Evidence | None, reason: str | None, *, force: bool) -> str:
     return ": ".join(filter(None, (", ".join(filter(None, (forced, run))), reason)))
 
 
-def _told(lake: Lake, row: Alias, bundle: Bundle, found: Evidence | None) -> Promotion:
+def _told(lake: Lake, row: Alias, bundle: Bundle, tracking_uri: str | None, run_id: str | None) -> Promotion:
     mirrored = problem = None
-    if found is not None:
+    if tracking_uri is not None:
         try:
-            mirrored = mirror(lake.uri, row, bundle, found)
+            mirrored = mirror(lake.uri, row, bundle, tracking_uri, run_id)
         except TrackingError as exc:  # the lake is the master, and has it
             problem = str(exc)
-    run_id = None if found is None else found.run_id
     return Promotion(
         lake=lake.uri, alias=row, bundle=bundle.name, run_id=run_id, mirrored=mirrored, problem=problem
     )

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from runtime.aliases import Alias
     from runtime.bundle import Bundle
-    from workbench.promoting.evidence import Evidence
 
 VERSION_TAG = "redecide.bundle_version"
 
@@ -33,28 +32,40 @@ def model_of(lake: str) -> str:
     return f"redecide.{'-'.join(parts[-2:])}-{content_hash(lake)[:8]}"
 
 
-def mirror(lake: str, alias: Alias, bundle: Bundle, evidence: Evidence) -> str:
+def mirror(lake: str, alias: Alias, bundle: Bundle, tracking_uri: str, run_id: str | None) -> str | None:
     """Say in MLflow what an alias stands for: as a version of a registered model, with its alias and tags.
 
+    Args:
+        lake: its address.
+        alias: the row that holds.
+        bundle: the version it names.
+        tracking_uri: of the store.
+        run_id: the run that speaks for it; None: there is none, and a version that MLflow never heard of has the
+            alias taken away rather than left where it is wrong.
+
     Returns:
-        `name/version` of the model.
+        `name/version` of the model; None: MLflow has no such version.
 
     Raises:
         TrackingError: the store cannot be reached or refuses. The lake is as it is.
     """
     library()
     name = model_of(lake)
-    with connect(evidence.tracking_uri) as store:
+    with connect(tracking_uri) as store:
         client = store.client
         _ensure(client, name)
         found = next(_versions(client, name, bundle.version), None)
+        if found is None and run_id is None:
+            client.delete_registered_model_alias(name, alias.alias)
+            return None
         if found is None:
-            source = client.get_run(evidence.run_id).info.artifact_uri
+            source = client.get_run(run_id).info.artifact_uri
             tags = {VERSION_TAG: bundle.version, "redecide.bundle": bundle.name}
-            found = str(client.create_model_version(name, source, run_id=evidence.run_id, tags=tags).version)
+            found = str(client.create_model_version(name, source, run_id=run_id, tags=tags).version)
         client.set_registered_model_alias(name, alias.alias, found)
         client.set_model_version_tag(name, found, "redecide.alias_row", alias.row_id)
-        client.set_tag(evidence.run_id, f"redecide.promoted.{alias.alias}", alias.row_id)
+        if run_id is not None:
+            client.set_tag(run_id, f"redecide.promoted.{alias.alias}", alias.row_id)
     return f"{name}/{found}"
 
 

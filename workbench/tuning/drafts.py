@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from runtime.bundle import bundle_from_files
 from runtime.errors import BundleError
-from runtime.policy_files import _cut as statements_of
+from runtime.policy_files import statements_of
 from workbench.errors import TuningRefused
 from workbench.texts import shorten, visible
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from runtime.literals import _TOKEN as TOKEN
+from runtime.literals import TOKEN
 from workbench.texts import shorten, visible
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def cedar_html(text: str, marks: Sequence[Mark] = (), *, line: int = 1) -> str:
         marks: clauses in it; of several over one place the innermost shows.
         line: number of the first line in its file.
     """
-    from workbench.report import _render as render  # noqa: PLC0415 - Altair comes with it
+    from workbench.report import rendered as render  # noqa: PLC0415 - Altair comes with it
 
     return render("cedar.html.j2", {"shown": lines_of(text, marks, line=line)})
 

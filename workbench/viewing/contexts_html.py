@@ -81,7 +81,7 @@ def contexts_html(
         right: the other one.
         names: what they are called.
     """
-    from workbench.report import _render as render  # noqa: PLC0415 - Altair comes with it
+    from workbench.report import rendered as render  # noqa: PLC0415 - Altair comes with it
 
     return render("contexts.html.j2", {"diff": differences(left, right), "names": names})
 

@@ -14,8 +14,8 @@ from workbench.asked import Asked
 from workbench.errors import DecisionNotFound
 from workbench.explaining.one import decided
 from workbench.explaining.why import Why
-from workbench.explaining.why import _asked as asked_by
-from workbench.explaining.why import _otherwise as otherwise
+from workbench.explaining.why import asked_axes as asked_by
+from workbench.explaining.why import otherwise_said as otherwise
 from workbench.faces import Faces, Page, cell
 from workbench.masking import leaving
 from workbench.parts import HUES
@@ -178,6 +178,6 @@ def decision_html(lake: Lake, decision_id: str, *, replay: Replay | None = None)
 
 def styles() -> str:
     """Return the styles of all fragments, as one `<style>` element: once a document is enough."""
-    from workbench.report import _render as render  # noqa: PLC0415 - Altair comes with it
+    from workbench.report import rendered as render  # noqa: PLC0415 - Altair comes with it
 
     return render("_style.html.j2", {})

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workbench.explaining.changes import _alike as alike
-from workbench.explaining.changes import _decided_second as decided_second
-from workbench.explaining.changes import _flipped as flipped
-from workbench.explaining.changes import _resting as resting
-from workbench.explaining.changes import _shown as shown
-from workbench.explaining.changes import concerned
+from workbench.explaining.changes import alike_in as alike
+from workbench.explaining.changes import concerned, decided_second
+from workbench.explaining.changes import flipped_clauses as flipped
+from workbench.explaining.changes import resting_on as resting
+from workbench.explaining.changes import shown_change as shown
 from workbench.explaining.clause_words import under, values_in
 from workbench.explaining.pairing import effect_of
 from workbench.parts import Cedar

@@ -13,7 +13,7 @@ import polars as pl
 
 from runtime.trace import DECISIONS, OUTCOMES
 from workbench.explaining.one import MIN_PREFIX, find
-from workbench.explaining.one import _ended as ended
+from workbench.explaining.one import with_ending as ended
 from workbench.history.records import MORE, NEEDED, with_contexts
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ def versions_html(diff: Diff, decision_id: str) -> str:
 
 def html_of(why: Why) -> str:
     """Return an explanation as that fragment."""
-    from workbench.report import _render as render  # noqa: PLC0415 - Altair comes with it
+    from workbench.report import rendered as render  # noqa: PLC0415 - Altair comes with it
 
     ids, more = policies_of(why.base, why.cand)
     row = why.cand.row

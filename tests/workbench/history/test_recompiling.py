@@ -25,7 +25,7 @@ from runtime.sources import bind_sources
 from workbench.history.caching import contexts_of
 from workbench.history.recompiling import Again
 from workbench.history.records import MORE, Records, with_contexts
-from workbench.history.run import _joined as joined
+from workbench.history.run import joined
 from workbench.lake import open_lake
 from workbench.recompile import Recompiler
 from workbench.recorded import Recorded

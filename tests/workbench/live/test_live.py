@@ -42,7 +42,7 @@ MONEY = {"money": {"refund": "amount"}}
 def test_an_edit_evaluates_what_it_changes(lake: Lake, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = kit.bundle(kit.PERMIT + kit.CUT + kit.ask(60) + kit.big(600))
     live = prepare(lake, made)
-    compiled, seen = groups._compiled, []
+    compiled, seen = groups.compiled_part, []
 
     def counting(part: Any, chunk: Any, bundle: Any, policies: Any) -> Any:
         seen.append((part.key.tool, len(policies.every)))

@@ -18,7 +18,7 @@ from workbench.history.chunk import type_chunk
 from workbench.history.deciding import grouped
 from workbench.history.recompiling import Again
 from workbench.history.records import Records
-from workbench.history.run import _joined as joined
+from workbench.history.run import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -21,7 +21,7 @@ from workbench.history.caching import contexts_of
 from workbench.history.chunk import type_chunk
 from workbench.history.deciding import grouped
 from workbench.history.records import Records, with_contexts
-from workbench.history.run import _joined as joined
+from workbench.history.run import joined
 from workbench.recompile import Recompiler
 from workbench.recorded import Recorded, prepare_recorded, recorded_facts
 
