@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from weakref import ReferenceType, ref
 
+from polars.exceptions import PanicException
+
 from workbench.ending import ending
 from workbench.progress_shown import surface
 from workbench.texts import shorten, visible
@@ -262,7 +264,13 @@ def _heeding(work: _Work) -> Iterator[None]:
             work.signals = reader
         else:  # somebody reads them already
             signal.set_wakeup_fd(before)
-        yield
+        try:
+            yield
+        except PanicException as exc:
+            # Polars calls Python from within a query, and takes an interrupt that is raised there for its own fault.
+            if KeyboardInterrupt.__name__ in str(exc):
+                raise KeyboardInterrupt from exc
+            raise
 
 
 @contextmanager

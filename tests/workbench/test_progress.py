@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from polars.exceptions import PanicException
 
 from workbench import progress as module
 from workbench.ending import ending, undoing
@@ -110,6 +111,17 @@ def test_what_advances_outer_work_from_inside_is_counted_there(seen: Seen) -> No
         inner(7)
         told = seen.next()
     assert (told.text, told.done) == ("sweeping", 7)
+
+
+def test_an_interrupt_that_polars_takes_for_a_panic_is_an_interrupt(seen: Seen) -> None:
+    """Seen in the planning of a Delta scan, which imports Python's thread pool: `unwrap()` on a `KeyboardInterrupt`."""
+    said = (
+        "called `Result::unwrap()` on an `Err` value: PyErr { type: <class 'KeyboardInterrupt'>, value: … }"
+    )
+    with pytest.raises(KeyboardInterrupt), progress(3, "counting"):
+        raise PanicException(said)
+    with pytest.raises(PanicException, match="index out of bounds"), progress(3, "counting"):
+        raise PanicException("index out of bounds")
 
 
 def test_an_end_by_an_error_leaves_nothing(seen: Seen) -> None:
