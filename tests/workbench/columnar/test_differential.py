@@ -431,12 +431,12 @@ def test_a_generated_frame_is_decided_as_cedar_decides(
 
 @pytest.mark.slow
 def test_many_generated_frames() -> None:
-    """400 frames from fixed seeds, deeper and longer: half a minute; `-m fuzz` makes new ones for as long as asked."""
+    """200 frames from fixed seeds, deeper and longer: ten seconds; `-m fuzz` makes new ones for as long as asked."""
     rows = 0
-    for seed in range(400):
+    for seed in range(200):
         rng = Random(seed)
         maker = Maker(rng, rng.choice((0.0, 0.03, 0.1, 0.3)))
         rows += compare(
             maker, policies=rng.randrange(1, 7), depth=rng.randrange(1, 5), rows=rng.randrange(1, 12)
         )
-    assert rows > 2_000
+    assert rows > 1_000
