@@ -82,19 +82,17 @@ def first_look(
             other of this lake; or there is neither alias nor folder of that name.
         LedgerError: the lake cannot be read, and the ledger remembers none.
     """
-    kept = _kept(ledger, alias, store.uri)
     try:
         found = find_alias(store, alias)
         bundle = bundle_of(store, found.bundle_version)
         begun = make(bundle, found)
-    except AliasUnknown as exc:
-        if kept is None:
+    except (AliasUnknown, LedgerError, BundleError) as exc:
+        kept = _kept(ledger, alias, store.uri)
+        if kept is not None:
+            return _remembered(kept, make, exc)
+        if isinstance(exc, AliasUnknown):
             raise BundleError(f"there is no folder {alias!r}, and {exc}") from exc
-        return _remembered(kept, make, exc)
-    except (LedgerError, BundleError) as exc:
-        if kept is None:
-            raise
-        return _remembered(kept, make, exc)
+        raise
     _keep(ledger, found, bundle, store.uri)
     return begun, Following(alias=found, confirmed_at=micros(now), problem=None)
 
@@ -157,7 +155,10 @@ class Follower:
         # The edge of the thread: a store's own errors, and the panics of its library, are no reason to look no more.
         except BaseException as exc:  # noqa: BLE001 - as above
             why = str(exc) if isinstance(exc, GovernanceError) else f"{type(exc).__name__}: {exc}"
-            return self._told(Following(alias=held, confirmed_at=self.following.confirmed_at, problem=why))
+            enforced = runtime.enforced.alias or held  # it may have been taken up, and not been kept
+            return self._told(
+                Following(alias=enforced, confirmed_at=self.following.confirmed_at, problem=why)
+            )
         if runtime.enforced.alias is None:
             return self.following  # it was pinned meanwhile
         return self._told(Following(alias=found, confirmed_at=confirmed_at, problem=None))
