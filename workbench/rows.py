@@ -24,6 +24,7 @@ from runtime.entities import EntityUid
 from runtime.policy import Decision, Derive, Evaluate, decide
 from workbench.atoms import atoms_of
 from workbench.columnar.policies import document_tree
+from workbench.memo import remembered
 from workbench.undecided import possible
 
 if TYPE_CHECKING:
@@ -272,10 +273,10 @@ _literals: dict[str, frozenset[EntityUid]] = {}
 
 def policy_literals(bundle: Bundle) -> frozenset[EntityUid]:
     """Return the entity uids the policies name; actions are left out, the schema gives them to every store."""
-    if bundle.policy_hash not in _literals:
-        named: Iterable[cedarpy.pst.EntityUid] = cedarpy.pst.entity_uids(document_tree(bundle.document))
-        found = (EntityUid(str(uid.type), uid.id) for uid in named)
-        _literals[bundle.policy_hash] = frozenset(
-            uid for uid in found if uid.type.rpartition("::")[2] != "Action"
-        )
-    return _literals[bundle.policy_hash]
+
+    def named() -> frozenset[EntityUid]:
+        uids: Iterable[cedarpy.pst.EntityUid] = cedarpy.pst.entity_uids(document_tree(bundle.document))
+        found = (EntityUid(str(uid.type), uid.id) for uid in uids)
+        return frozenset(uid for uid in found if uid.type.rpartition("::")[2] != "Action")
+
+    return remembered(_literals, bundle.policy_hash, named)

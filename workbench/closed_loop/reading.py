@@ -13,6 +13,7 @@ import polars as pl
 from runtime.schema import SESSION
 from runtime.session_reads import names_read
 from workbench.closed_loop.log import COUNTERS
+from workbench.memo import remembered
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
@@ -24,9 +25,7 @@ _cache: dict[str, frozenset[str]] = {}
 
 def reads_of(bundle: Bundle) -> frozenset[str]:
     """Return the members of `context.session` that policies may read, whether the runtime keeps them or not."""
-    if bundle.policy_hash not in _cache:
-        _cache[bundle.policy_hash] = frozenset(names_read(bundle.document))
-    return _cache[bundle.policy_hash]
+    return remembered(_cache, bundle.policy_hash, lambda: frozenset(names_read(bundle.document)))
 
 
 def kept(names: frozenset[str]) -> tuple[str, ...]:

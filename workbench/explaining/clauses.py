@@ -23,6 +23,7 @@ from runtime.chains import bracketed, operands
 from runtime.literals import quoted
 from workbench.columnar.policies import document_tree
 from workbench.explaining.cutting import Piece, cut, one_line
+from workbench.memo import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -152,9 +153,7 @@ def clauses_of(bundle: Bundle) -> Clauses:
 
     Cost: a parse a clause, about 0.1 ms each.
     """
-    if bundle.policy_hash not in _known:
-        _known[bundle.policy_hash] = _clauses(bundle)
-    return _known[bundle.policy_hash]
+    return remembered(_known, bundle.policy_hash, lambda: _clauses(bundle))
 
 
 def _clauses(bundle: Bundle) -> Clauses:
