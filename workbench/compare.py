@@ -124,7 +124,7 @@ def compare(
             f"the replays cover different decisions: base pins {left!r}, candidate pins {right!r}; "
             "make both from one `lake`"
         )
-    require_same(base.pins.get("where"), cand.pins.get("where"))
+    require_same(base.pins, cand.pins)
     _require(cand, (*NARROW, *WIDE, *WHY, "verdict", "effect"), "the candidate replay")
     _require(base, ("decision_id", *WHY, "verdict", "effect", "determining"), "the base replay")
     asked = () if gates is None else read_gates(gates)

@@ -28,6 +28,11 @@ WorkbenchError
 ├── ReplayNotFound      (LookupError)        no such saved replay in the lake
 ├── ReplayDiffers                            a saved replay does not come out as it did; `.differences`
 ├── OracleMismatch                           compiled != Cedar; carries the case
+├── JobInvalid          (ValueError)         a regression job's file; names file and key, and the closest known one
+├── JobStateError       (OSError)            what a job keeps between nights cannot be read or written
+├── ScoringInvalid      (ValueError)         metrics, cases or judges that cannot be used so; names the key
+├── JudgeFailed                              a judge timed out, refused or answered nonsense; one case, not the run
+├── PinInvalid          (ValueError)         a pinned decision that cannot be read, made or checked
 ├── TrackingError       (OSError)            the tracking store is away: log again
 ├── ViewNotBuilt        (FileNotFoundError)  a view's browser module is missing; build or install
 └── MissingExtra        (ImportError)        names the install command
@@ -197,6 +202,36 @@ class NotPromotable(WorkbenchError, ValueError):  # noqa: N818 - what it is
     """Nothing says that a version may have an alias, or a run says otherwise. Nothing was changed."""
 
     kind: ClassVar[str] = "not_promotable"
+
+
+class JobInvalid(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """A regression job cannot be run as it is declared. Names the file, the key, and the closest that is known."""
+
+    kind: ClassVar[str] = "job_invalid"
+
+
+class JobStateError(WorkbenchError, OSError):
+    """What a regression job keeps between nights cannot be read or written. Nothing of it was changed."""
+
+    kind: ClassVar[str] = "job_state"
+
+
+class ScoringInvalid(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """Metrics, cases or judges cannot be used as asked. Names the key and what is allowed."""
+
+    kind: ClassVar[str] = "scoring_invalid"
+
+
+class JudgeFailed(WorkbenchError):  # noqa: N818 - what happened
+    """A judge did not answer in time, refused, or answered what is no answer. Of one case; others go on."""
+
+    kind: ClassVar[str] = "judge_failed"
+
+
+class PinInvalid(WorkbenchError, ValueError):  # noqa: N818 - the state's own name
+    """A pinned decision cannot be made, read or checked. Names the file and the key."""
+
+    kind: ClassVar[str] = "pin_invalid"
 
 
 class ReplayNotFound(WorkbenchError, LookupError):  # noqa: N818 - the state's own name

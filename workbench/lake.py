@@ -23,7 +23,7 @@ from runtime.errors import BundleError
 from runtime.lake import LEDGER_FILE, LakeStore
 from workbench.derived import executions_of, labels_of, sessions_of
 from workbench.errors import BundleNotFound, LakeEmpty, LakeNotFound
-from workbench.narrowing import all_of
+from workbench.narrowing import Narrowing, all_of
 from workbench.opening import no_tables, nothing_decided, require_folder, store_of, table_of
 from workbench.overview import Overview, lines, overview
 from workbench.pins import Pins, heads, pinned, require_reachable
@@ -93,9 +93,14 @@ class Lake:
     store: LakeStore
     held_back: Mapping[str, int] = field(default_factory=dict)
     """Ledger id to the positions that are in the lake beyond the pin."""
-    chosen: pl.Expr | None = None
-    """Which decisions it was narrowed to (`where`); None: all at the pin."""
+    narrowing: Narrowing = field(default_factory=Narrowing)
+    """Which decisions it was narrowed to (`where`, `since`)."""
     _bundles: dict[str, Bundle | None] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> pl.Expr | None:
+        """Whether a decision is one of those; None: all at the pin are."""
+        return self.narrowing.condition
 
     @property
     def decisions(self) -> pl.LazyFrame:
@@ -231,7 +236,7 @@ class Lake:
         beyond = {writer: last - wanted.get(writer, 0) for writer, (_, last) in found.items()}
         held_back = {writer: number for writer, number in beyond.items() if number > 0}
         pin = Pins(wanted, self.pins.delta)
-        return Lake(self.uri, pin, self.store, held_back, self.chosen, self._bundles)
+        return Lake(self.uri, pin, self.store, held_back, self.narrowing, self._bundles)
 
     def where(self, *conditions: pl.Expr) -> Lake:
         """Return this lake narrowed to some of its decisions: what is shown, replayed, swept and counted.
@@ -251,8 +256,16 @@ class Lake:
             >>> import polars as pl, workbench as wb
             >>> lake = wb.open("lake/").where(pl.col("tenant") == "acme")  # doctest: +SKIP
         """
-        chosen = all_of(conditions, _empty(trace.DECISIONS), earlier=self.chosen)
-        return replace(self, chosen=chosen)
+        where = all_of(conditions, _empty(trace.DECISIONS), earlier=self.narrowing.where)
+        return replace(self, narrowing=replace(self.narrowing, where=where))
+
+    def since(self, after: Pins | Mapping[str, Any]) -> Lake:
+        """Return this lake narrowed to decisions that came after a pin: a window, named so in the pins of replays.
+
+        Args:
+            after: a pin (`lake.pins`, `replay.pins`, or ledger id to position); other ledgers are in it as a whole.
+        """
+        return replace(self, narrowing=replace(self.narrowing, after=pinned(after)))
 
     def decision(self, decision_id: str, *, replay: Replay | None = None) -> Decision:
         """Show one decision in full; see `workbench.viewing.decision.decision`."""

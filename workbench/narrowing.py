@@ -1,13 +1,15 @@
-"""A lake narrowed to some of its decisions: the condition, and what it means for what is said of them.
+"""A lake narrowed to some of its decisions: a condition, a window of the log, and what they mean for what is said.
 
 One rule: whatever is made of chosen decisions says so, in its pins, since it is not what the lake would give.
 
-Accepted: a condition is a Polars expression, which has a text for people and no form that later releases read; so it
-goes with a lake in memory, and is not saved.
+A window (`after`) is positions of ledgers, said as a pin is: exact, for good, and the same for everybody. A condition
+is a Polars expression, which has a text for people and no form that later releases read; so it goes with a lake in
+memory, and is not saved.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,51 @@ from runtime.canonical import sha256
 from workbench.errors import AxisInvalid, ColumnUnknown, NotComparable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+FEW_LEDGERS = 16
+"""Up to so many a window is written out, so that files of a table that lie before it are not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowing:
+    """Which decisions a lake is narrowed to."""
+
+    where: pl.Expr | None = None
+    """A condition over the columns of `decisions`; None: none."""
+    after: Mapping[str, int] = field(default_factory=dict)
+    """Ledger to the last position that is left out; empty: from the beginning."""
+
+    @property
+    def condition(self) -> pl.Expr | None:
+        """Both as one; None: every decision."""
+        if not self.after:
+            return self.where
+        later = beyond(self.after)
+        return later if self.where is None else later & self.where
+
+    @property
+    def text(self) -> str:
+        """For people, after `decisions where`."""
+        parts = [
+            f"position > {position:,} of ledger {ledger}" for ledger, position in sorted(self.after.items())
+        ]
+        return " and ".join([*parts, *([] if self.where is None else [str(self.where)])])
+
+    def pins(self) -> dict[str, object]:
+        """Return the pins of what is made of these decisions: `after` and `where`, where there are any."""
+        window: dict[str, object] = {"after": dict(sorted(self.after.items()))} if self.after else {}
+        return window | narrowed_to(self.where)
+
+
+def beyond(after: Mapping[str, int]) -> pl.Expr:
+    """Whether a row comes after a pin; a ledger that the pin does not name is after it as a whole."""
+    writer, position = pl.col("writer"), pl.col("position")
+    if len(after) > FEW_LEDGERS:
+        last = writer.replace_strict(list(after), list(after.values()), default=0, return_dtype=pl.Int64)
+        return position > last
+    known = [(writer == ledger) & (position > last) for ledger, last in sorted(after.items())]
+    return reduce(lambda one, other: one | other, known, ~writer.is_in(sorted(after)))
 
 
 def all_of(conditions: Sequence[pl.Expr], rows: pl.DataFrame, *, earlier: pl.Expr | None) -> pl.Expr | None:
@@ -64,27 +110,29 @@ def narrowed_to(chosen: pl.Expr | None) -> dict[str, str]:
     )
 
 
-def require_same(one: object, other: object) -> None:
-    """Refuse to compare what is made of different decisions: a base and a candidate, by their pins `where`.
+def require_same(one: Mapping[str, object], other: Mapping[str, object]) -> None:
+    """Refuse to compare what is made of different decisions: a base and a candidate, by their pins.
 
     Raises:
-        NotComparable: they differ.
+        NotComparable: they differ in `where` or `after`.
     """
-    if one != other:
-        raise NotComparable(
-            f"the replays cover different decisions: the base those where {one or 'nothing is asked'}, the candidate "
-            f"those where {other or 'nothing is asked'}; make both from one `lake.where(…)`"
-        )
+    for name, made in (("where", "lake.where(…)"), ("after", "lake.since(…)")):
+        base, cand = one.get(name), other.get(name)
+        if base != cand:
+            raise NotComparable(
+                f"the replays cover different decisions: the base those {name} {base or 'nothing is asked'}, the "
+                f"candidate those {name} {cand or 'nothing is asked'}; make both from one `{made}`"
+            )
 
 
-def require_whole(chosen: pl.Expr | None) -> None:
+def require_whole(narrowing: Narrowing) -> None:
     """Refuse what needs every decision of the log.
 
     Raises:
         AxisInvalid: the lake was narrowed.
     """
-    if chosen is not None:
+    if narrowing.condition is not None:
         raise AxisInvalid(
-            f"state is moved by every call of the log, and this lake was narrowed to decisions where {chosen}; "
-            "simulate state over the whole lake, and filter the rows of the replay"
+            "state is moved by every call of the log, and this lake was narrowed to decisions where "
+            f"{narrowing.text}; simulate state over the whole lake, and filter the rows of the replay"
         )

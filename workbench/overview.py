@@ -139,7 +139,7 @@ def lines(lake: Lake) -> Iterator[str]:
 
 def condition(lake: Lake) -> str:
     """What the lake is narrowed to, in few characters."""
-    return visible(shorten(str(lake.chosen), MAX_CONDITION))
+    return visible(shorten(lake.narrowing.text, MAX_CONDITION))
 
 
 def few(counted: Mapping[str, int]) -> Iterator[str]:

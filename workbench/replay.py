@@ -24,7 +24,6 @@ import polars as pl
 from runtime.canonical import new_id
 from runtime.trace import SCHEMA_VERSION
 from workbench.digests import Sum, sum_of
-from workbench.narrowing import narrowed_to
 from workbench.texts import count, share
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ class Replay:
         """
         return {
             **self.lake.pins.as_dict(),
-            **narrowed_to(self.lake.chosen),
+            **self.lake.narrowing.pins(),
             **({} if self.asked is None else self.asked.pins),
             "policy": self.policy[1],
             "context": self.context,
@@ -222,7 +221,7 @@ class Replay:
         if again := counts["not_recompilable"]:
             said += f"; {count(again, 'recorded context')} could not be compiled again"
         if self.lake.chosen is not None:
-            said += f"; of decisions where {self.lake.chosen}"
+            said += f"; of decisions where {self.lake.narrowing.text}"
         beyond = left_out(self.lake.held_back)
         return "; ".join(filter(None, (said, self._misfits(), self._by_cedar(), beyond)))
 

@@ -29,7 +29,6 @@ from workbench.asked import bundle_of
 from workbench.errors import BundleNotFound, ReplayFailure
 from workbench.history.sweeping import Tagged, Tally, Told
 from workbench.metrics import DECIDED, STATES, UNRESOLVED, counts
-from workbench.narrowing import narrowed_to
 from workbench.progress import progress
 from workbench.redeciding import chosen_engine
 from workbench.replay import RECORDED
@@ -145,7 +144,7 @@ class Sweep:
         """What this sweep rests on: ledgers with their last position, Delta versions, policies, context, engine."""
         return {
             **self.lake.pins.as_dict(),
-            **narrowed_to(self.lake.chosen),
+            **self.lake.narrowing.pins(),
             "policies": [each.bundle.version for each in self.versions],
             "context": self.context,
             "engine": self.engine,

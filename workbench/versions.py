@@ -115,6 +115,6 @@ def _require_simulable(lake: Lake, state: str, approvals: str, executor: Executo
         raise AxisInvalid(
             f"approvals={approvals!r} is an assumption about simulated state; add state='simulated'"
         )
-    require_whole(lake.chosen)
+    require_whole(lake.narrowing)
     if not is_local(executor):
         raise AxisInvalid("state is simulated in this process; leave `executor` out")

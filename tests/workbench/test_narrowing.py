@@ -165,7 +165,7 @@ def refused(lake: Lake) -> dict[str, tuple[type[Exception], str, Callable[[], ob
             "cover different decisions",
             lambda: compare(lake.replay(), narrow.replay()),
         ),
-        "save": (NotSavable, "an expression has no form", lambda: save(narrow.replay())),
+        "save": (NotSavable, "of decisions that were chosen", lambda: save(narrow.replay())),
         "simulate": (AxisInvalid, "moved by every call", lambda: narrow.replay(state="simulated")),
     }
 
@@ -175,3 +175,38 @@ def test_refusals_say_the_way_out(lake: Lake, what: str) -> None:
     kind, message, asked = refused(lake)[what]
     with pytest.raises(kind, match=message):
         asked()
+
+
+def test_a_window_is_what_came_after_a_pin_and_is_named_so(lake: Lake) -> None:
+    """Windows partition the log: nothing is in two, nothing in none; pins of replays name them."""
+    (ledger, last), *others = lake.pins.ledgers.items()
+    assert others == []
+    every = lake.history.select("decision_id").collect()["decision_id"].sort()
+    for middle in range(last + 1):
+        before, after = lake.at({ledger: middle}) if middle else None, lake.since({ledger: middle})
+        parts = [each.history.select("decision_id").collect() for each in (before, after) if each is not None]
+        assert pl.concat(parts)["decision_id"].sort().equals(every), middle
+    window = lake.since({ledger: last // 2})
+    replay = window.replay(recompile=False)
+    assert replay.pins["after"] == {ledger: last // 2}
+    assert "where" not in replay.pins
+    assert f"position > {last // 2} of ledger {ledger}" in replay.headline
+    assert replay.counts()["decisions"] == window.history.collect().height
+    with pytest.raises(NotComparable, match="lake\\.since"):
+        compare(lake.replay(recompile=False), replay)
+
+
+def test_a_window_and_a_condition_both_hold(lake: Lake) -> None:
+    (ledger,) = lake.pins.ledgers
+    both = lake.where(ACME).since({ledger: 4})
+    rows = both.history.collect()
+    every = lake.where(ACME).history.collect()
+    assert 0 < rows.height < every.height
+    assert rows["decision_id"].sort().equals(every.filter(pl.col("position") > 4)["decision_id"].sort())
+    assert {"after", "where"} <= both.replay(recompile=False).pins.keys()
+
+
+def test_a_ledger_that_is_not_named_is_in_the_window(lake: Lake) -> None:
+    assert lake.since({"another": 10**9}).history.collect().height == lake.history.collect().height
+    many = {f"l{n}": 5 for n in range(40)}  # written another way
+    assert lake.since(many).history.collect().height == lake.history.collect().height

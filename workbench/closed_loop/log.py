@@ -60,7 +60,7 @@ class Log:
 
 def read_log(lake: Lake) -> Log:
     """Read the narrow columns of a lake at its pin. O(decisions + outcomes), about 200 bytes each."""
-    require_whole(lake.chosen)
+    require_whole(lake.narrowing)
     found = lake.table(DECISIONS).filter(lake.pins.holds).select(_READ)
     rows = found.filter(pl.col("kind") != "shadow").collect().sort("writer", "position").with_row_index("row")
     ends = _ends(lake, rows)

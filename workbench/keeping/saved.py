@@ -200,8 +200,8 @@ def _require_savable(replay: Replay) -> Asked:
         raise NotSavable("this replay was not made by `lake.replay`, so nobody can say how to make it again")
     if replay.lake.chosen is not None:
         raise NotSavable(
-            f"this replay is of decisions that were chosen, where {replay.lake.chosen}, and an expression has no "
-            "form that later releases read; replay the whole lake, save that, and narrow what is opened again"
+            f"this replay is of decisions that were chosen, where {replay.lake.narrowing.text}; replay the whole "
+            "lake, save that, and narrow what is opened again"
         )
     if replay.engine_asked is None:
         raise NotSavable(
