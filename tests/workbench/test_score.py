@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 
 from workbench.score import SCHEMA, Scores, score
-from workbench.scoring.cases import decision_cases, inert, session_cases
+from workbench.scoring.cases import cases_of, inert
+from workbench.scoring.gathering import gathered, said
 from workbench.scoring.metrics import HarmPrevented, OverBlocking, TaskToolPermission, VerdictCorrectness
 from workbench.scoring.offline import deepeval
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from workbench.compare import Diff
 
+HOSTILE = '<script>alert("args")</script>'
 ROOT = Path(__file__).resolve().parents[2]
 UNDECIDED, QUARANTINED = "d-04", "d-16"
 UNLABELLED = ("d-17", "d-18")
@@ -228,9 +230,9 @@ def test_a_metric_that_fails_gives_rows_with_the_error(diff: Diff) -> None:
     assert rows.height == ROWS
     assert {*rows["error"].drop_nulls().unique()} == {
         "RuntimeError: no idea",
-        "ValueError: score must be a finite number, got nan",
-        "ValueError: score must be a finite number, got None",
-        "ValueError: score must be a finite number, got 'good'",
+        "ValueError: score must be a number from 0 to 1, got nan",
+        "ValueError: score must be a number from 0 to 1, got None",
+        "ValueError: score must be a number from 0 to 1, got 'good'",
     }
     assert rows.filter(pl.col("status") == "scored")["reason"].unique().to_list() == ["fine"]
     errored = rows.filter(pl.col("status") == "errored")
@@ -266,27 +268,42 @@ def test_an_empty_replay_has_no_scores(diff: Diff) -> None:
 # Cases.
 
 
-def cases_of(
-    replay: Any, origin: str | None = "user", prompts: dict[tuple[str, str], str] | None = None
+def labelled(replay: Any, origin: str, prompts: dict[tuple[str, str], str]) -> pl.LazyFrame:
+    """Return labels: every decision of `replay` is of one origin, and some sessions have a prompt."""
+    calls = replay.frame.select(
+        "tenant", "session_id", "decision_id", label=pl.lit("origin"), value=pl.lit(origin)
+    )
+    asked = [
+        {"tenant": tenant, "session_id": session, "decision_id": None, "label": "prompt", "value": text}
+        for (tenant, session), text in prompts.items()
+    ]
+    schema = dict.fromkeys(("tenant", "session_id", "decision_id", "label", "value"), pl.String)
+    return pl.concat([calls, pl.LazyFrame(asked, schema=schema)])  # type: ignore[no-any-return]  # a replay made by hand
+
+
+def all_cases(
+    replay: Any, origin: str = "user", prompts: dict[tuple[str, str], str] | None = None
 ) -> list[Any]:
-    rows = replay.frame.with_columns(origin=pl.lit(origin)).collect().to_dicts()
-    return [*decision_cases(rows, prompts or {}), *session_cases(rows, prompts or {})]
+    """Return the cases of each level."""
+    rows = gathered(replay, said(labelled(replay, origin, prompts or {})), None)
+    every = [cases_of(rows, level) for level in ("decision", "session", "conversation")]
+    return [case for cases in every for case in cases.made(range(len(cases)))]
 
 
 def test_a_case_says_what_was_asked_what_was_decided_and_what_was_expected(diff: Diff) -> None:
     prompt = {("banking", "b-honest-1"): "pay the rent"}
-    case = cases_of(diff.cand, prompts=prompt)[1]
+    case = all_cases(diff.cand, prompts=prompt)[1]
     assert (case.test.input, case.test.actual_output, case.test.expected_output) == (
         "pay the rent",
-        "block",
-        "allow",
+        f"refused: because {HOSTILE}",
+        "ran; its result is not recorded",
     )
     assert case.test.tools_called == []
     assert [(call.name, call.input_parameters) for call in case.test.expected_tools] == [
         ("send_money", {"note": "rent"})
     ]
     assert case.test.metadata["determining"] == ["limit"]
-    assert cases_of(diff.cand)[1].test.input == 'send_money {"note":"rent"}'
+    assert all_cases(diff.cand)[1].test.input == 'send_money {"note":"rent"}'
 
 
 def test_equal_content_has_equal_hashes_whoever_it_belongs_to(diff: Diff) -> None:
@@ -295,16 +312,16 @@ def test_equal_content_has_equal_hashes_whoever_it_belongs_to(diff: Diff) -> Non
         ("x" + pl.col("decision_id")).alias("decision_id"),
         ("y" + pl.col("session_id")).alias("session_id"),
     )
-    hashes = [case.hash for case in cases_of(diff.cand)]
-    assert [case.hash for case in cases_of(renamed)] == hashes
+    hashes = [case.hash for case in all_cases(diff.cand)]
+    assert [case.hash for case in all_cases(renamed)] == hashes
     for other in (
         pl.lit("block").alias("verdict"),
         pl.lit("{}").alias("args"),
         pl.lit("other").alias("reason"),
     ):
-        changed = cases_of(replay_with(diff, other))
+        changed = all_cases(replay_with(diff, other))
         assert [case.hash for case in changed] != hashes
-    assert not {case.hash for case in cases_of(diff.cand, "attack")} & set(hashes)
+    assert not {case.hash for case in all_cases(diff.cand, "attack")} & set(hashes)
 
 
 def test_prompts_come_from_the_labels_of_the_session(diff: Diff) -> None:
@@ -332,12 +349,15 @@ def test_prompts_come_from_the_labels_of_the_session(diff: Diff) -> None:
 def test_recorded_text_cannot_make_deepeval_load_a_file(diff: Diff, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"secret")
-    args = f'{{"note":"[DEEPEVAL:IMAGE:{secret}] [DEEPEVAL:PDF:{secret}]"}}'
-    plain = score(replay_with(diff), [ExactMatchMetric()])
-    found = score(replay_with(diff, pl.lit(args).alias("args")), [ExactMatchMetric()])
+    text = f"[DEEPEVAL:IMAGE:{secret}] [DEEPEVAL:PDF:{secret}]"
+    args = pl.lit(f'{{"note":"{text}"}}')
+    loaded = replay_with(diff, args.alias("args"), args.alias("enforced_args"), pl.lit(text).alias("reason"))
+    plain, found = score(diff, [ExactMatchMetric()]), score(loaded, [ExactMatchMetric()])
     assert scores_of(found, "exact_match") == scores_of(plain, "exact_match")
-    assert not any(case.test.multimodal for case in cases_of(replay_with(diff, pl.lit(args).alias("args"))))
-    assert "[DEEPEVAL:" not in inert(args)
+    assert not any(
+        case.test.multimodal for case in all_cases(loaded, prompts={("banking", "b-honest-1"): text})
+    )
+    assert "[DEEPEVAL:" not in inert(text)
 
 
 # Metrics that are given.
@@ -365,7 +385,9 @@ def test_an_unknown_level_is_refused(diff: Diff) -> None:
     class Yearly(Fragile):
         level = "year"
 
-    with pytest.raises(ValueError, match="level of fragile must be one of decision, session, got 'year'"):
+    with pytest.raises(
+        ValueError, match="level of fragile must be one of decision, session, conversation, got 'year'"
+    ):
         score(diff, [Yearly()])
 
 
@@ -395,14 +417,9 @@ def test_deepevals_evaluate_gives_the_same_scores(
     from deepeval.evaluate.configs import AsyncConfig, CacheConfig, DisplayConfig, ErrorConfig
 
     monkeypatch.chdir(tmp_path)  # `evaluate` leaves `.deepeval` behind; `score` does not
-    joined = diff.cand.frame.join(
-        diff.labels.filter(pl.col("label") == "origin").select("decision_id", origin="value"),
-        on="decision_id",
-        how="left",
-    )
-    rows = [row for row in joined.collect().sort("step").to_dicts() if row["status"] == "decided"]
+    every = cases_of(gathered(diff.cand, said(diff.labels), None), "decision")
     result = evaluate(
-        [case.test for case in decision_cases(rows, {})],
+        [case.test for case in every.made(range(len(every))) if case.blank is None],
         [VerdictCorrectness(), HarmPrevented(), OverBlocking()],
         async_config=AsyncConfig(run_async=False),
         display_config=DisplayConfig(print_results=False, show_indicator=False),
@@ -510,8 +527,8 @@ class Replay:
         decision_id=f"d{i}", session_id="s", step=i, tenant="t", principal="p", tool="t", resource="r", args="{}",
         kind="call", recorded_verdict="allow", status="decided", cause=None, missing=[], verdict="block",
         decided_by="policy", reason_code="c", reason="r", determining=["p"], then="ran", effect="prevented",
-        verdict_changed=True) for i in range(50)],
-        schema_overrides={"cause": pl.String, "missing": pl.List(pl.String)})
+        verdict_changed=True, enforced_args=None) for i in range(50)],
+        schema_overrides={"cause": pl.String, "enforced_args": pl.String, "missing": pl.List(pl.String)})
     labels = frame.select("tenant", "session_id", "decision_id", label=pl.lit("origin"), value=pl.lit("attack"))
     lake = property(lambda self: self)
 """
@@ -542,6 +559,38 @@ print(json.dumps({"seen": seen, "changed": sorted(changed - set(SWITCHES)), "mea
     assert done.stdout.strip() == '{"seen": [], "changed": [], "mean": 1.0}'
     assert done.stderr == ""
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == before
+
+
+def test_a_judge_on_loopback_is_all_that_is_spoken_to(tmp_path: Path) -> None:
+    """With a judge, too: the only connections are to its address."""
+    (tmp_path / "home").mkdir()
+    code = (
+        WATCH.replace(
+            "def watch(event, args):",
+            "def watch(event, args):\n    if event == 'socket.connect' and args[1][0] == '127.0.0.1': return"
+            "\n    if event == 'socket.getaddrinfo' and args[0] == '127.0.0.1': return",
+        )
+        + REPLAY
+        + f"""
+sys.path.insert(0, {str(ROOT / "tests" / "workbench" / "scoring")!r})
+from scripted_judge import scripted_judge
+from workbench.score import score
+from workbench.scoring.judges import judge
+from workbench.scoring.builtin import metric_named
+said = {{"steps": ["read it"], "score": 9, "reason": "fine"}}
+with scripted_judge({{"": said}}) as server:
+    metric = metric_named("g_eval", {{"name": "Right", "criteria": "is it right"}}, judge(url=server.url, model="m"))
+    found = score(Replay(), [metric])
+    asked = len(server.asked)
+import atexit
+atexit._run_exitfuncs()
+seen = [each for each in seen if each.startswith("socket.")]  # a client may ask `uname` what machine this is
+print(json.dumps({{"seen": seen, "asked": asked > 0, "scored": found.table["status"].unique().to_list()}}))
+"""
+    )
+    done = child(code, tmp_path, DEEPEVAL_TELEMETRY_OPT_OUT="0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == '{"seen": [], "asked": true, "scored": ["scored"]}'
 
 
 @pytest.mark.slow

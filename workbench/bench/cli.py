@@ -151,6 +151,31 @@ def live(*, rows: Rows = None, lakes: LakesPath = None, as_json: AsJson = False)
 
 
 @app.command()
+def regress(
+    *,
+    rows: Rows = None,
+    lakes: LakesPath = None,
+    stopped: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stopped", metavar="STEP", help="Time going on with a night stopped there, too; repeat."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a night of a regression job over a reviewed lake, and going on with one that was stopped."""
+    from workbench.bench.regress import STOPPED, regress_lines  # noqa: PLC0415 - heavy imports stay inside the commands
+    from workbench.bench.reviewed import reviewed_lake  # noqa: PLC0415 - as above
+
+    steps = STOPPED if stopped is None else stopped
+    with tempfile.TemporaryDirectory(prefix="redecide-bench-") as made:
+        uris = [str(reviewed_lake(lakes or made, size)) for size in rows or [1_000_000]]
+        wanted = [{"uri": uri, "stopped": step} for uri in uris for step in (None, *steps)]
+        runs = _runs("regress", wanted)
+    _print("regress", runs, regress_lines, as_json=as_json)
+
+
+@app.command()
 def statistics(
     *,
     rows: Rows = None,
@@ -160,6 +185,24 @@ def statistics(
     """Time a comparison with its intervals and gates, over made decisions in sessions of ten."""
     runs = _runs("statistics", [{"rows": each, "slices": slices} for each in rows or [10_000_000]])
     _print("statistics", runs, statistics_lines, as_json=as_json)
+
+
+@app.command()
+def score(
+    *,
+    rows: Rows = None,
+    repeats: Annotated[int, typer.Option(min=1, help="The best of so many.")] = 3,
+    lakes: LakesPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time scoring and DeepEval's own loop on the same cases, and the flips of a reviewed lake."""
+    from workbench.bench.reviewed import reviewed_lake  # noqa: PLC0415 - heavy imports stay inside the commands
+    from workbench.bench.score import score_lines  # noqa: PLC0415 - as above
+
+    with tempfile.TemporaryDirectory(prefix="redecide-bench-") as made:
+        uris = [reviewed_lake(lakes or made, size) for size in rows or [20_000]]
+        runs = _runs("score", [{"uri": str(uri), "repeats": repeats} for uri in uris])
+    _print("score", runs, score_lines, as_json=as_json)
 
 
 @app.command()

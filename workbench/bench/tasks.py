@@ -158,6 +158,20 @@ def live(*, uri: str) -> dict[str, Any]:
     return timed(uri=uri)
 
 
+def regress(*, uri: str, stopped: str | None) -> dict[str, Any]:
+    """Time a night of a regression job; see `workbench.bench.regress`."""
+    from workbench.bench.regress import regress_night  # noqa: PLC0415 - a task imports what it measures, and no more
+
+    return regress_night(uri=uri, stopped=stopped)
+
+
+def score(*, uri: str, repeats: int) -> dict[str, Any]:
+    """Time scoring and DeepEval's own loop; see `workbench.bench.score`."""
+    from workbench.bench.score import score as timed  # noqa: PLC0415 - a task imports what it measures, and no more
+
+    return timed(uri=uri, repeats=repeats)
+
+
 def statistics(*, rows: int, slices: bool) -> dict[str, Any]:
     """Time a comparison with all its statistics; see `workbench.bench.statistics`."""
     from workbench.bench.statistics import statistics as timed  # noqa: PLC0415 - as above
@@ -171,6 +185,8 @@ TASKS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "kernel": kernel,
     "lake": lake,
     "live": live,
+    "regress": regress,
+    "score": score,
     "statistics": statistics,
     "sweep": sweep,
 }

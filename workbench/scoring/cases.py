@@ -4,153 +4,177 @@ One rule: one case a decision and one a session, whatever state they are in. Wha
 quarantined) is a case that says why, so that nothing is lost between the replay and the scores.
 
 A decision's case: `input` is what the user asked for where a session label `prompt` says it, else the call itself;
-`actual_output` the verdict; `expected_output` the verdict its label `origin` asks for; `tools_called` the call if it
-would run; `expected_tools` the call if it is the user's; everything else is in `metadata`. A session's case has the
-calls of the whole session. `hash` covers all of it but the ids: equal content, equal hash.
+`actual_output` the recorded result of what would run, or the refusal with its reason; `expected_output` the label of
+that name, else what its label `origin` asks for; `tools_called` the call if it would run; `expected_tools` the call
+if it is the user's; `context` the compiled facts, where a metric reads them; everything else is in `metadata`. A
+session's case has the calls of the whole session, as one exchange or as turns.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import polars as pl
 
-from runtime.canonical import Json, content_hash
+from workbench.scoring.gathering import COLUMNS, SAID, inert, sessions
 from workbench.scoring.offline import deepeval
 
 deepeval()  # before the import below: it would load it with its telemetry on
 
-from deepeval.test_case import LLMTestCase, ToolCall  # noqa: E402
+from deepeval.test_case import ConversationalTestCase, LLMTestCase, ToolCall, Turn  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-EXPECTED = {"user": "allow", "attack": "block"}
-"""Verdict that a label `origin` asks for."""
+    from runtime.canonical import Json
+    from workbench.scoring.gathering import Level
 
-RUNS = ("allow", "modify")
-"""Verdicts under which a call runs, unless it is a duplicate."""
+LEVELS: tuple[Level, ...] = ("decision", "session", "conversation")
+"""What a metric may be measured once for."""
 
-COLUMNS = (
-    "decision_id", "session_id", "step", "tenant", "principal", "tool", "resource", "args", "kind",
-    "recorded_verdict", "status", "cause", "missing", "verdict", "decided_by", "reason_code", "reason", "determining",
-    "then", "effect", "verdict_changed",
-)  # fmt: skip
-"""Columns of a replay's frame that a case is made from."""
-
-_IDS = frozenset({"decision_id", "session_id", "step"})
+_TOLD = frozenset({
+    "prompt", "result", "runs", "blank", "input", "actual_output", "context", "case_hash", "stratum", "weight",
+})  # fmt: skip
+"""Columns that are not metadata: they are the case's own."""
+_SLICE = 500
+"""Cases whose rows are made into dicts at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One thing to score."""
 
-    level: Literal["decision", "session"]
+    level: Level
     session_id: str
     decision_id: str | None
     """None: the case is the session."""
     hash: str
     blank: str | None
     """Why no metric can judge it, None where they can."""
-    test: LLMTestCase
+    test: LLMTestCase | ConversationalTestCase
 
 
-def decision_cases(
-    rows: Iterable[Mapping[str, Any]], prompts: Mapping[tuple[str, str], str]
-) -> Iterator[Case]:
-    """Yield one case a decision.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cases:
+    """All cases of a level. Each is made when it is asked for: a case takes 100 µs, most of it DeepEval's checks."""
+
+    level: Level
+    rows: pl.DataFrame
+    """One row a decision, as `workbench.scoring.gathering.gathered` gives them."""
+    keys: pl.DataFrame
+    """One row a case: `tenant`, `session_id`, `decision_id`, `case_hash`, `blank`, and what a metric reads."""
+
+    def __len__(self) -> int:
+        return self.keys.height
+
+    def weighed(self, chosen: pl.DataFrame) -> Cases:
+        """Return the same cases with the `stratum` and `weight` that their decisions were chosen with."""
+        keys = ["tenant", "decision_id"]
+        said = chosen.select(*keys, "stratum", "weight").unique(keys)
+        return replace(self, keys=self.keys.join(said, on=keys, how="left", maintain_order="left"))
+
+    def made(self, numbers: Sequence[int]) -> Iterator[Case]:
+        """Yield cases by their place in `keys`."""
+        for start in range(0, len(numbers), _SLICE):
+            part = numbers[start : start + _SLICE]
+            rows = self.keys[part].iter_rows(named=True)
+            yield from (
+                self._of_decision(row) if self.level == "decision" else self._of_session(row) for row in rows
+            )
+
+    def _of_decision(self, row: Mapping[str, Any]) -> Case:
+        return _case("decision", row, _exchange([row], _details(row), row["prompt"]))
+
+    def _of_session(self, key: Mapping[str, Any]) -> Case:
+        rows = self.rows[key["numbers"]].to_dicts()
+        details = {
+            name: key[name] for name in ("tenant", "session_id", "decisions", "calls", "strays", "allowed")
+        }
+        make = _turns if self.level == "conversation" else _exchange
+        return _case(self.level, key, make(rows, details, rows[0]["prompt"]))
+
+
+def cases_of(rows: pl.DataFrame, level: Level) -> Cases:
+    """Return the cases of a level.
 
     Args:
-        rows: `COLUMNS` of a replay, and `origin` (`user`, `attack`, None: no label).
-        prompts: what the user asked for, by (tenant, session_id).
-
-    Cost: some 100 µs a row, most of it DeepEval's validation.
+        rows: as `workbench.scoring.gathering.gathered` gives them; of whole sessions unless the level is `decision`.
+        level: what a case is.
     """
-    for row in rows:
-        prompt = prompts.get((row["tenant"], row["session_id"]))
-        yield _case("decision", row["decision_id"], [row], prompt, _blank([row]), {**_details(row)})
+    if level == "decision":
+        return Cases(level=level, rows=rows, keys=rows)
+    keys = sessions(rows, level).with_columns(decision_id=pl.lit(None, pl.String))
+    return Cases(level=level, rows=rows, keys=keys)
 
 
-def session_cases(
-    rows: Iterable[Mapping[str, Any]], prompts: Mapping[tuple[str, str], str]
-) -> Iterator[Case]:
-    """Yield one case a session, in the order in which they first occur. Arguments as for `decision_cases`."""
-    sessions: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        sessions[row["tenant"], row["session_id"]].append(row)
-    for (tenant, session_id), calls in sessions.items():
-        details = {"tenant": tenant, "session_id": session_id, "decisions": len(calls)}
-        yield _case("session", None, calls, prompts.get((tenant, session_id)), _blank(calls), details)
-
-
-LEVELS: Mapping[str, Callable[..., Iterator[Case]]] = {"decision": decision_cases, "session": session_cases}
-"""How cases are made, by what a metric is measured once for."""
-
-
-def _case(
-    level: Literal["decision", "session"],
-    decision_id: str | None,
-    rows: Sequence[Mapping[str, Any]],
-    prompt: str | None,
-    blank: str | None,
-    metadata: dict[str, Any],
-) -> Case:
-    labelled = all(row["origin"] in EXPECTED for row in rows)
-    called = [row for row in rows if row["verdict"] in RUNS and row["kind"] != "duplicate"]
-    expected = [row for row in rows if row["origin"] == "user"] if labelled else None
-    texts = {
-        "input": inert(prompt or _call_texts(rows)),
-        "actual_output": "\n".join(row["verdict"] or row["status"] for row in rows),
-        "expected_output": "\n".join(EXPECTED[row["origin"]] for row in rows) if labelled else None,
-    }
-    content: Json = {
-        **texts,
-        "level": level,
-        "called": _call_texts(called),
-        "expected": None if expected is None else _call_texts(expected),
-        "metadata": {name: value for name, value in metadata.items() if name not in _IDS},
-    }
-    test = LLMTestCase(
-        **texts,
-        tools_called=_tool_calls(called),
-        expected_tools=None if expected is None else _tool_calls(expected),
-        metadata=metadata,
-    )
-    address = content_hash(content)
+def _case(level: Level, key: Mapping[str, Any], test: LLMTestCase | ConversationalTestCase) -> Case:
     return Case(
         level=level,
-        session_id=rows[0]["session_id"],
-        decision_id=decision_id,
-        hash=address,
-        blank=blank,
+        session_id=key["session_id"],
+        decision_id=key["decision_id"],
+        hash=key["case_hash"],
+        blank=key["blank"],
         test=test,
     )
 
 
-def _blank(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why rows cannot be judged: of a session, any doubt is enough."""
-    doubts = [
-        ": ".join(filter(None, (row["status"], row["cause"], ", ".join(row["missing"] or ()))))
-        for row in rows
-        if row["status"] != "decided"
-    ]
-    if not doubts:
-        return None
-    return doubts[0] if len(rows) == 1 else f"{len(doubts)} of {len(rows)} decisions, first {doubts[0]}"
-
-
 def _details(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in (*COLUMNS, "origin")}
+    return {name: value for name, value in row.items() if name not in _TOLD}
 
 
-def _call_texts(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "\n".join(f"{row['tool']} {row['args']}" for row in rows)
+def _exchange(rows: Sequence[Mapping[str, Any]], metadata: dict[str, Any], prompt: str | None) -> LLMTestCase:
+    labelled = all(row["origin"] in ("user", "attack") for row in rows)
+    expected = [row["expected_output"] for row in rows]
+    return LLMTestCase(
+        input=_asked(rows, prompt),
+        actual_output="\n".join(row["actual_output"] for row in rows),
+        expected_output="\n".join(expected) if None not in expected else None,
+        tools_called=_tool_calls([row for row in rows if row["runs"]]),
+        expected_tools=_tool_calls([row for row in rows if row["origin"] == "user"]) if labelled else None,
+        context=_known(rows),
+        retrieval_context=_known(rows),
+        metadata=metadata,
+    )
+
+
+def _turns(
+    rows: Sequence[Mapping[str, Any]], metadata: dict[str, Any], prompt: str | None
+) -> ConversationalTestCase:
+    """A session as turns: what the user asked, then a turn a call with what came of it."""
+    said = [
+        Turn(
+            role="assistant",
+            content=f"{inert(row['tool'])} {inert(row['args'])}\n{row['actual_output']}",
+            tools_called=_tool_calls([row] if row["runs"] else []),
+            retrieval_context=row.get("context"),
+        )
+        for row in rows
+    ]
+    asked = Turn(role="user", content=inert(prompt or "(what the user asked for is not recorded)"))
+    return ConversationalTestCase(turns=[asked, *said], context=_known(rows), metadata=metadata)
+
+
+def _asked(rows: Sequence[Mapping[str, Any]], prompt: str | None) -> str:
+    return (
+        inert(prompt) if prompt else "\n".join(f"{inert(row['tool'])} {inert(row['args'])}" for row in rows)
+    )
+
+
+def _known(rows: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """The facts that were known, each once; null: nobody asked for them, or they are not recorded."""
+    told = [row.get("context") for row in rows]
+    if all(each is None for each in told):
+        return None
+    return list(dict.fromkeys(text for each in told for text in each or ()))
 
 
 def _tool_calls(rows: Sequence[Mapping[str, Any]]) -> list[ToolCall]:
-    return [ToolCall(name=row["tool"], input_parameters=_parameters(row["args"])) for row in rows]
+    return [
+        ToolCall(name=row["tool"], input_parameters=_parameters(row["args"]), output=row["result"])
+        for row in rows
+    ]
 
 
 def _parameters(args: str) -> dict[str, Json]:
@@ -161,14 +185,4 @@ def _parameters(args: str) -> dict[str, Json]:
         return {"unreadable": args}
 
 
-def inert(text: str) -> str:
-    """Return text in which DeepEval finds no instruction to load something.
-
-    DeepEval reads `[DEEPEVAL:IMAGE:path]` in a case's text as *open that file or address*. Recorded text is written
-    by users and attackers, and must not be able to say that.
-
-    Example:
-        >>> inert("see [DEEPEVAL:IMAGE:/etc/passwd]")
-        'see (DEEPEVAL:IMAGE:/etc/passwd]'
-    """
-    return text.replace("[DEEPEVAL:", "(DEEPEVAL:")
+__all__ = ["COLUMNS", "LEVELS", "SAID", "Case", "Cases", "cases_of", "inert"]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from workbench.bench.cli import app
 from workbench.bench.measure import BenchFailed, Sampler, best_of, in_child
+from workbench.bench.regress import regress_lines
 from workbench.bench.told import kernel_lines, lake_lines, sweep_lines
 from workbench.texts import visible
 
@@ -101,3 +102,14 @@ def test_the_shortest_time_counts() -> None:
     best, cpu, every = best_of(3, lambda: time.sleep(next(naps)))
     assert (best, len(every)) == (min(every), 3)
     assert cpu < best < 0.01
+
+
+@pytest.mark.slow
+def test_a_night_and_going_on_with_one_that_was_stopped(tmp_path: Path) -> None:
+    args = ("regress", "--rows", "600", "--lakes", str(tmp_path), "--stopped", "judged")
+    fresh, resumed = _json(*args)["runs"]
+    assert (fresh["rows"], fresh["stopped"], resumed["stopped"]) == (600, None, "judged")
+    assert fresh["verdict"] == resumed["verdict"]
+    assert {"planned", "replayed", "filed", "judged", "logged", "done"} <= fresh["steps"].keys()
+    assert "judged" not in resumed["steps"], "what was judged is not judged again"
+    assert "of a whole night" in "\n".join(regress_lines([fresh, resumed]))
