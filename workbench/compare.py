@@ -253,10 +253,10 @@ class Diff:
         """One row for each (`tenant`, `session_id`), sorted: its kind and counts; `sessions_…` are 0 or 1."""
         return self.by("tenant", "session_id")
 
-    @property
+    @cached_property
     def labels(self) -> pl.LazyFrame:
-        """The labels in force, as the lake has them."""
-        return self.cand.lake.labels
+        """The labels in force, as the lake has them; read once."""
+        return self.cand.lake.labels.collect().lazy()
 
     def by(self, *columns: str) -> pl.LazyFrame:
         """Break the numbers down.
@@ -390,7 +390,7 @@ class Diff:
 
     @cached_property
     def _rows(self) -> pl.DataFrame:
-        return rows_of(self.base.frame, self.cand.frame, self.cand.lake.labels)
+        return rows_of(self.base.frame, self.cand.frame, self.labels)
 
     @cached_property
     def _summary(self) -> dict[str, int | float]:

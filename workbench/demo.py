@@ -106,7 +106,7 @@ def run_demo(workdir: Path, *, suites: Sequence[str] | None = None, fresh: bool 
         exercised.to_html(workdir / "coverage.html")
     with console.status("scoring and logging"):
         scores = wb.score(diff)
-        run = wb.log(diff, experiment="agentdojo", scores=scores, directory=workdir)
+        run = wb.log(diff, experiment="agentdojo", scores=scores, directory=workdir, coverage=exercised)
         report = diff.to_html(workdir / "report.html")
     live = wb.open(_built(workdir, CONFIRM, "candidate", chosen, console, fresh=fresh))
     found = [confirm(suite, lake, live, cand.frame) for suite in chosen]

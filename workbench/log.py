@@ -1,11 +1,15 @@
-"""Log a comparison as one MLflow run: parameters are pins, metrics its numbers, artifacts its evidence.
+"""Log a comparison as an MLflow run: parameters are pins, metrics its numbers, artifacts and traces its evidence.
 
 One rule: the run says on which rows, under which policies and by which code every number came about, so that anybody
 can make it again. What leaves the lake passes `workbench.masking.leaving`.
 
+Two steps: `prepare` writes all of it into a folder, without MLflow; `workbench.runs.sending.send` gives MLflow what
+the folder holds, exactly once. `log` is both; a job puts the folder in an outbox between them, so that a server that
+is away costs no result.
+
 The run is made through a client of its own: the caller's tracking address, active experiment and active run are as
-they were. Artifacts are written to a temporary folder before the run exists, so that a failure of ours leaves no
-half-written run; one of the store's leaves a run marked `FAILED`. No git, pip or model inference is done.
+they were. A failure of ours leaves no half-written run; one of the store's leaves a run marked `FAILED`. No git, pip
+or model inference is done.
 
 Accepted: MLflow takes 2 to 5 s to import and as much to make a new local store, once each.
 """
@@ -13,25 +17,28 @@ Accepted: MLflow takes 2 to 5 s to import and as much to make a new local store,
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+from runtime.canonical import new_id
 from workbench.progress import progress
-from workbench.run import Compared, Contents, Scored, contents_of, write
-from workbench.tracking import Store, connect, library, local_uri, shown
+from workbench.runs.files import names_of
+from workbench.runs.preparing import FILES, prepare
+from workbench.tracking import library, local_uri, look, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Mapping
 
+    from workbench.compare import Diff
     from workbench.faces import Page
+    from workbench.runs.contents import Scored
+    from workbench.runs.entry import Entry
+    from workbench.runs.outbox import Outbox
+    from workbench.runs.sending import Sent
 
-__all__ = ["LoggedRun", "log"]
-
-BATCH = 100
-"""Parameters that MLflow takes in a request."""
+__all__ = ["LoggedRun", "Waiting", "log", "prepare"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,12 @@ class LoggedRun:
     tracking_uri: str
     artifacts: tuple[str, ...]
     """Paths below the run's artifact root."""
+    slices: Mapping[str, str] = field(default_factory=dict)
+    """Ids of the nested runs, by slice."""
+    traces: Mapping[str, str] = field(default_factory=dict)
+    """Ids of the traces, by decision."""
+    left_out: tuple[str, ...] = ()
+    """What this MLflow does not take, and why; empty: nothing."""
 
     @property
     def url(self) -> str | None:
@@ -82,16 +95,41 @@ _NAMED = 6
 """Files of a run that are named."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A run that is on disk, whole, and not in the store yet: the next flush of its outbox sends it."""
+
+    id: str
+    """The entry's."""
+    outbox: Path
+    why: str
+    """Why it was not sent."""
+
+
+@overload
 def log(
-    diff: Compared,
+    diff: Diff, *, experiment: str, scores: Scored | Mapping[str, Scored] | None = None,
+    tracking_uri: str | None = None, directory: str | Path | None = None, run_name: str | None = None,
+    outbox: None = None, **more: Any,
+) -> LoggedRun: ...  # fmt: skip
+@overload
+def log(
+    diff: Diff, *, experiment: str, scores: Scored | Mapping[str, Scored] | None = None,
+    tracking_uri: str | None = None, directory: str | Path | None = None, run_name: str | None = None,
+    outbox: Outbox | Path | str, **more: Any,
+) -> LoggedRun | Waiting: ...  # fmt: skip
+def log(
+    diff: Diff,
     *,
     experiment: str,
     scores: Scored | Mapping[str, Scored] | None = None,
     tracking_uri: str | None = None,
     directory: str | Path | None = None,
     run_name: str | None = None,
-) -> LoggedRun:
-    """Log a comparison as one MLflow run.
+    outbox: Outbox | Path | str | None = None,
+    **more: Any,
+) -> LoggedRun | Waiting:
+    """Log a comparison to MLflow.
 
     Args:
         diff: the comparison.
@@ -102,39 +140,77 @@ def log(
             that is not a local folder.
         directory: where to keep a local SQLite store, whatever the caller set; not together with `tracking_uri`.
         run_name: None: `<baseline> → <candidate>`.
+        outbox: a folder that keeps the run until the store has it; what waits there is sent, too. None: a store that
+            is away is an error.
+        **more: as `prepare` takes it: `outcome`, `step`, `slices`, `traces`, `tags`, `params`, `notes`, `numbers`,
+            `earlier`, `series`, `coverage`.
 
     Returns:
-        Where the run is. Parameters: pins of both replays. Metrics: `diff.summary()`, and `score.…` for those of
-        `scores`. Input: the decisions, with their Delta source. Artifacts: `changed.parquet`, `report.html`,
-        `summary.json`, `scores.parquet`. Tags: `redecide.…`.
+        Where the run is; with an outbox and no store: that it waits. Parameters: pins of both replays. Metrics:
+        `diff.summary()`, `diff.metrics()`, `regressed…`, and `score.…` for those of `scores`; nested runs have those
+        of slices. Input: the decisions, with their Delta source. Artifacts: `changed.parquet`, `report.html`,
+        `summary.json`, `slices.parquet`, and where there are such `outcome.…`, `scores.parquet`, `coverage.…`,
+        `policies/…`, `plots/…`. Traces: the worst regressions. Tags: `redecide.…`.
 
     Raises:
         MissingExtra: MLflow is not installed.
         TrackingError: the store cannot be reached or does not take the run; names its address.
         ValueError: both `tracking_uri` and `directory`.
+        JobStateError: the outbox cannot be written.
 
-    Durability: the run is in the store when this returns.
-    Cost: collects the changed decisions; some ten requests.
+    Durability: the run is in the store when this returns, or, with an outbox, on disk.
+    Cost: as `prepare`; some five requests a run, two a trace.
     """
     module = library()
-    named = _named(scores)
     uri = store_uri(module, tracking_uri, directory, str(diff.cand.lake.uri))
-    with progress(None, "logging to MLflow"), tempfile.TemporaryDirectory(prefix="redecide-") as folder:
-        with progress(None, "writing the report"):
-            contents = contents_of(diff, named)
-            artifacts = write(Path(folder), diff, named, contents)
-        with connect(uri) as store:
-            experiment_id = store.experiment(experiment)
-            name = run_name or f"{diff.base.policy[0]} → {diff.cand.policy[0]}"
-            run_id = _send(store, experiment_id, name, contents, Path(folder))
-    return LoggedRun(run_id=run_id, experiment_id=experiment_id, tracking_uri=store.uri, artifacts=artifacts)
+    keywords = {"id": new_id(), "experiment": experiment, "scores": scores, "run_name": run_name, **more}
+    make = partial(prepare, diff, **keywords)
+    with progress(None, "logging to MLflow"):
+        return _logged(make, uri) if outbox is None else _kept(make, uri, outbox)
 
 
-def _named(scores: Scored | Mapping[str, Scored] | None) -> dict[str, Scored]:
-    """Scores by prefix of their names: none, where there is only one."""
-    if scores is None:
-        return {}
-    return dict(scores) if isinstance(scores, Mapping) else {"": scores}
+def _logged(make: Callable[[Path], Entry], uri: str) -> LoggedRun:
+    """Prepare and send; nothing is kept."""
+    from workbench.runs.sending import send  # noqa: PLC0415 - MLflow's own imports
+
+    look(uri)  # before the work, not after it
+    with tempfile.TemporaryDirectory(prefix="redecide-") as folder:
+        make(Path(folder))
+        return _told(send(Path(folder), uri), names_of(Path(folder) / FILES))
+
+
+def _kept(make: Callable[[Path], Entry], uri: str, outbox: Outbox | Path | str) -> LoggedRun | Waiting:
+    """Prepare, keep, and send what waits."""
+    from workbench.runs.outbox import Outbox  # noqa: PLC0415 - as above
+    from workbench.runs.sending import Sent  # noqa: PLC0415
+
+    box = outbox if isinstance(outbox, Outbox) else Outbox(Path(outbox))
+    files: list[str] = []
+
+    def remembered(folder: Path) -> Entry:
+        entry = make(folder)
+        files.extend(names_of(folder / FILES))
+        return entry
+
+    ident = box.put(remembered)
+    told = box.flush(uri)
+    mine = next((each for each in told if each.id == ident), None)
+    if isinstance(mine, Sent):
+        return _told(mine, tuple(files))
+    others = [str(each) for each in told if not isinstance(each, Sent)]
+    return Waiting(id=ident, outbox=box.folder, why=str(mine) if mine is not None else "; ".join(others))
+
+
+def _told(sent: Sent, files: tuple[str, ...]) -> LoggedRun:
+    return LoggedRun(
+        run_id=sent.run_id,
+        experiment_id=sent.experiment_id,
+        tracking_uri=sent.tracking_uri,
+        artifacts=files,
+        slices={key: run_id for key, run_id in sent.run_ids.items() if key},
+        traces=dict(sent.trace_ids),
+        left_out=sent.left_out,
+    )
 
 
 def store_uri(module: Any, tracking_uri: str | None, directory: str | Path | None, lake: str) -> str:
@@ -156,34 +232,3 @@ def _home(lake: str) -> Path:
     """The folder that holds a lake, where it is a local one."""
     path = lake.removeprefix("file://")
     return Path.cwd() if "://" in path else Path(path).resolve().parent
-
-
-def _send(store: Store, experiment_id: str, name: str, contents: Contents, folder: Path) -> str:
-    """Make the run and fill it; a run that could not be filled is marked `FAILED`."""
-    run = store.client.create_run(experiment_id, run_name=name, tags=contents.tags)
-    run_id, status = str(run.info.run_id), "FAILED"
-    try:
-        _fill(store.client, run_id, contents)
-        store.client.log_artifacts(run_id, str(folder))
-        status = "FINISHED"
-    finally:
-        store.client.set_terminated(run_id, status)
-    return run_id
-
-
-def _fill(client: Any, run_id: str, contents: Contents) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param  # noqa: PLC0415 - seconds
-
-    now = int(time.time() * 1000)
-    context = [InputTag("mlflow.data.context", "replay")]
-    client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**contents.dataset), context)])
-    for names in _batches(contents.params):
-        client.log_batch(run_id, params=[Param(name, contents.params[name]) for name in names])
-    for names in _batches(contents.metrics):
-        client.log_batch(run_id, metrics=[Metric(name, contents.metrics[name], now, 0) for name in names])
-
-
-def _batches(names: Iterable[str]) -> Iterator[Sequence[str]]:
-    every = list(names)
-    for start in range(0, len(every), BATCH):
-        yield every[start : start + BATCH]

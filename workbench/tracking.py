@@ -18,7 +18,7 @@ import urllib.request
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import TrackingError, need
 
@@ -33,6 +33,9 @@ REACH_SECONDS = 5
 
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 """How often MLflow asks again, unless the caller says; its own default keeps at it for four minutes a request."""
+
+SILENCE = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+"""A line on standard output for every run that ends, which is not MLflow's to write in a job."""
 
 DATABASE, ARTIFACTS = "mlflow.db", "mlflow-artifacts"
 """File and folder of a local store, side by side."""
@@ -104,16 +107,63 @@ def connect(uri: str) -> Iterator[Store]:
     module = library()
     refusals = (module.MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
     try:
-        path = _look(uri)
+        path = look(uri)
         own = uri if path is None else _fresh(uri, path)
         with _quiet("mlflow.store.db.utils", "alembic"):
             client = module.MlflowClient(tracking_uri=own)
-        with _environment(RETRIES):
+        with _environment(RETRIES | SILENCE):
             yield Store(own, client, None if path is None else (path.parent / ARTIFACTS).as_uri())
     except TrackingError:
         raise
     except refusals as exc:
         raise TrackingError(f"MLflow at {shown(uri)} did not take the run: {_said(exc, uri)}") from exc
+
+
+def run_url(uri: str, experiment_id: str, run_id: str) -> str | None:
+    """Return the address of a run's page, without a password; None: the store is no server."""
+    if not uri.startswith(("http://", "https://")):
+        return None
+    return f"{shown(uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def standing(exc: TrackingError) -> Literal["away", "refused", "unclear"]:
+    """Tell what a failure of `connect` means for whoever would send the same again.
+
+    Args:
+        exc: what it raised.
+
+    Returns:
+        `away`: nobody answers, or takes anything just now; `refused`: it is the request, and no other time is better;
+        `unclear`: either may be.
+    """
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - seconds, and only where it is used
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError  # noqa: PLC0415
+
+    match exc.__cause__:
+        case MlflowException(
+            error_code="BAD_REQUEST", __cause__=SQLAlchemyError()
+        ):  # what MLflow makes of any
+            return "unclear"
+        case MlflowException(error_code=code):
+            return "away" if code in _AWAY else "refused" if code in _REFUSED else "unclear"
+        case OSError() | sqlite3.OperationalError() | OperationalError():
+            return "away"
+        case _:
+            return "unclear"
+
+
+_AWAY = {
+    *(
+        "TEMPORARILY_UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "REQUEST_LIMIT_EXCEEDED",
+        "RESOURCE_EXHAUSTED",
+        "CANCELLED",
+    ),
+    *("PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"),
+}
+_REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+"""Codes of MLflow; a connection that breaks is an `INTERNAL_ERROR` there, as is a fault of the server's."""
 
 
 def shown(uri: str) -> str:
@@ -128,8 +178,12 @@ def _said(exc: BaseException, uri: str) -> str:
     return str(exc).replace(uri, shown(uri)) or type(exc).__name__
 
 
-def _look(uri: str) -> Path | None:
-    """See that a store can answer; return the file of an SQLite store, None for others."""
+def look(uri: str) -> Path | None:
+    """See that a store can answer; return the file of an SQLite store, None for others.
+
+    Raises:
+        TrackingError: nobody answers, or the file is no database. Within seconds.
+    """
     if uri.startswith(("http://", "https://")):
         _look_at_server(uri)
     elif uri.startswith("sqlite"):

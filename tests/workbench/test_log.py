@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import json
 import math
 import os
@@ -24,12 +25,14 @@ import pytest
 
 from runtime import Runtime, load_bundle
 from runtime.trace import SCHEMA_VERSION
-from workbench import run as run_module
 from workbench.compare import Diff, compare
 from workbench.errors import TrackingError
 from workbench.lake import open_lake
-from workbench.log import LoggedRun, log
+from workbench.log import LoggedRun, Waiting, log
 from workbench.masking import MASKED, leaving
+from workbench.promoting.registry import model_of
+from workbench.runs import contents as contents_module
+from workbench.runs import dataset as dataset_module
 from workbench.score import Scores, score
 from workbench.tracking import ARTIFACTS, DATABASE, connect, library, shown
 
@@ -218,7 +221,7 @@ def test_parameters_are_the_pins(stored: Any, here: Diff) -> None:
 
 
 def test_pins_that_differ_are_named_by_side(diff: Diff, tmp_path: Path) -> None:
-    params = run_module.contents_of(placed(diff, tmp_path), {}).params
+    params = contents_module.contents_of(placed(diff, tmp_path), {}).params
     assert params["candidate.pins.seed"] == "7"
     assert "baseline.pins.seed" not in params
     assert params["recorded.bundle_versions"] == json.dumps(["a" * 64, "b" * 64], separators=(",", ":"))
@@ -227,7 +230,7 @@ def test_pins_that_differ_are_named_by_side(diff: Diff, tmp_path: Path) -> None:
 def test_metrics_are_the_numbers(stored: Any, here: Diff, scores: Scores) -> None:
     expected = (
         here.summary() | here.metrics() | {f"score.{name}": value for name, value in scores.summary().items()}
-    )
+    ) | {"regressed": 1, "regressed.good_work_stopped": 1}
     assert stored.data.metrics == pytest.approx(expected)
     assert stored.data.metrics["attack_calls_stopped"] == 2
     assert stored.data.metrics["honest_calls_disturbed"] == 1
@@ -246,8 +249,11 @@ def test_real_decisions_are_scored(scores: Scores, here: Diff) -> None:
 def test_the_run_is_finished_and_tagged(stored: Any, home: Path) -> None:
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "as recorded → candidate")
     tags = {name: value for name, value in stored.data.tags.items() if name.startswith("redecide.")}
+    assert len(tags.pop("redecide.entry")) == 32
+    assert tags.pop("redecide.key") == ""
     assert tags == {
         "redecide.coverage": "100 % of 7 decisions replayable",
+        "redecide.regression": "unknown",
         "redecide.kind": "comparison",
         "redecide.lake": str(home / "lake"),
         "redecide.baseline": "as recorded recorded",
@@ -276,7 +282,7 @@ def test_the_data_set_is_the_decisions_with_their_delta_source(stored: Any, home
 
 def test_the_digest_is_of_the_rows_not_of_delta_versions(diff: Diff, tmp_path: Path) -> None:
     def digest(**pins: object) -> str:
-        return run_module.contents_of(placed(diff, tmp_path, **pins), {}).dataset["digest"]
+        return dataset_module.dataset_of(placed(diff, tmp_path, **pins), 7)["digest"]
 
     assert digest() == digest(delta={"decisions": 9})
     assert digest() != digest(ledgers={LEDGER: 41})
@@ -284,8 +290,23 @@ def test_the_digest_is_of_the_rows_not_of_delta_versions(diff: Diff, tmp_path: P
 
 
 def test_artifacts_are_what_was_compared(logged: LoggedRun, files: Path, here: Diff, scores: Scores) -> None:
-    assert logged.artifacts == ("changed.parquet", "report.html", "scores.parquet", "summary.json")
-    assert sorted(path.name for path in files.iterdir()) == list(logged.artifacts)
+    found = sorted(path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file())
+    assert found == list(logged.artifacts)
+    tables = {
+        "changed.parquet",
+        "report.html",
+        "scores.html",
+        "scores.parquet",
+        "slices.parquet",
+        "summary.json",
+    }
+    pictures = {
+        f"plots/{name}.{end}"
+        for name in ("effects", "intervals", "policies", "transitions")
+        for end in ("png", "svg")
+    }
+    rest = {"coverage.html", "coverage.json", "policies/candidate.diff", "policies/side-by-side.html"}
+    assert set(found) == tables | pictures | rest
     assert pl.read_parquet(files / "changed.parquet").equals(here.changed.collect())
     assert pl.read_parquet(files / "scores.parquet").equals(scores.table)
     assert "<html" in (files / "report.html").read_text(encoding="utf-8")
@@ -334,6 +355,89 @@ def test_names_and_values_that_mlflow_would_refuse_are_fitted(diff: Diff, folder
     assert "pins.deep.none" not in values
 
 
+# What lies beside the run.
+
+
+def test_slices_are_nested_runs(logged: LoggedRun, here: Diff) -> None:
+    client = mlflow.MlflowClient(logged.tracking_uri)
+    nested = client.search_runs([logged.experiment_id], f"tags.mlflow.parentRunId = '{logged.run_id}'")
+    assert {run.info.run_id for run in nested} == set(logged.slices.values())
+    by_tool = {row["tool"]: row for row in here.by("tool").collect().to_dicts()}
+    assert {run.data.params["slice.value"] for run in nested} == by_tool.keys()
+    for run in nested:
+        assert run.info.status == "FINISHED"
+        row = by_tool[run.data.params["slice.value"]]
+        assert run.data.metrics["decisions_changed"] == row["decisions_changed"]
+        assert run.data.tags["redecide.kind"] == "slice"
+
+
+def test_regressed_decisions_are_traces(logged: LoggedRun, here: Diff) -> None:
+    """Read as MLflow's own pages read them."""
+    client = mlflow.MlflowClient(logged.tracking_uri)
+    ((decision, trace_id),) = logged.traces.items()
+    trace = client.get_trace(trace_id)
+    (row,) = here.rows(pl.col("decision_id") == decision).collect().to_dicts()
+    assert (row["side"], row["effect"]) == ("honest", "prevented")
+    names = [span.name for span in trace.data.spans]
+    assert names == [
+        "send_money",
+        "request",
+        "context",
+        "policy, as recorded",
+        "policy, candidate",
+        "outcome",
+    ]
+    whole, *steps = trace.data.spans
+    assert {span.parent_id for span in steps} == {whole.span_id}
+    assert whole.inputs["args"] == {"recipient": "dealer", "cents": 20_000}
+    assert whole.inputs["task"] == "please, honest-2"
+    assert "context.args.cents = 20,000" in json.dumps(steps[3].outputs["clauses"])
+    assert steps[-1].outputs["result"] == {"sent": 20_000, "to": "dealer"}
+    said = {each.name: each for each in trace.info.assessments}
+    assert said["effect"].value == "prevented"
+    assert "context.args.cents > 10000" in said["effect"].rationale
+    assert said["expected"].expectation.value == "runs"
+    assert said["verdict_correctness"].value == 0
+    assert trace.info.tags["redecide.worse"] == "good work stopped"
+
+
+def test_the_candidate_is_a_version_of_the_lakes_model(logged: LoggedRun, here: Diff) -> None:
+    (version,) = mlflow.MlflowClient(logged.tracking_uri).search_model_versions(f"run_id = '{logged.run_id}'")
+    assert version.name == model_of(here.cand.lake.uri)
+    assert version.tags["redecide.bundle_version"] == here.cand.policy[1]
+
+
+def test_what_waits_is_sent_with_the_next_and_draws_a_line(here: Diff, folder: Path) -> None:
+    """A night whose server is away is on disk; the next one sends both, each once."""
+    gates = [{"gates": [{"quantity": "harm_through", "at_most": most, "on": "log"}]} for most in (0, 10)]
+    nights = [compare(here.base, here.cand, gates=each) for each in gates]
+    asked: dict[str, Any] = {
+        "experiment": "nightly",
+        "outbox": folder / "outbox",
+        "coverage": False,
+        "traces": 0,
+    }
+    first = log(nights[0], step=10, tracking_uri=f"http://127.0.0.1:{free_port()}", **asked)
+    assert isinstance(first, Waiting)
+    assert "nobody answers" in first.why
+    second = log(nights[1], step=20, directory=folder, **asked)
+    assert isinstance(second, LoggedRun)
+    client = mlflow.MlflowClient(second.tracking_uri)
+
+    def told(query: str) -> list[Any]:
+        return list(
+            client.search_runs([second.experiment_id], f"tags.redecide.kind = 'comparison' and {query}")
+        )
+
+    (bad,), (good,) = (told(f"tags.redecide.regression = '{each}'") for each in ("true", "false"))
+    assert (bad.data.tags["redecide.entry"], good.info.run_id) == (first.id, second.run_id)
+    assert [run.info.run_id for run in told("tags.redecide.outcome = 'ship'")] == [second.run_id]
+    (line,) = client.search_runs([second.experiment_id], "tags.redecide.kind = 'series'")
+    history = client.get_metric_history(line.info.run_id, "outcome")
+    assert sorted((each.step, each.value) for each in history) == [(10, -1.0), (20, 1.0)]
+    assert not [*(folder / "outbox" / "waiting").iterdir()]
+
+
 # Masking.
 
 
@@ -355,7 +459,11 @@ def test_everything_that_is_logged_passes_the_door(
     here: Diff, scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marked = {"args", "reason", "pins.engine", "redecide.lake", "engine"}
-    monkeypatch.setattr(run_module, "leaving", functools.partial(leaving, marked=marked))
+    door = functools.partial(leaving, marked=marked)
+    for name in ("contents", "files", "preparing", "slices", "spans", "traces"):
+        module = importlib.import_module(f"workbench.runs.{name}")
+        if hasattr(module, "leaving"):
+            monkeypatch.setattr(module, "leaving", door)
     logged = log(here, experiment="masked", scores=scores)
     client = mlflow.MlflowClient(logged.tracking_uri)
     client.download_artifacts(logged.run_id, "", str(tmp_path))
@@ -485,7 +593,9 @@ def test_a_run_that_could_not_be_filled_is_marked_failed(diff: Diff, folder: Pat
     (folder / ARTIFACTS).write_text("in the way")
     with pytest.raises(TrackingError, match=r"did not take the run"):
         log(there, experiment="full")
-    runs = mlflow.MlflowClient(first.tracking_uri).search_runs([first.experiment_id])
+    runs = mlflow.MlflowClient(first.tracking_uri).search_runs(
+        [first.experiment_id], "tags.redecide.kind = 'comparison'"
+    )
     assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
 
 
@@ -628,13 +738,19 @@ def test_a_real_server_holds_the_whole_run(
         stored = client.get_run(logged.run_id)
         assert stored.info.status == "FINISHED"
         assert stored.data.metrics == pytest.approx(
-            here.summary() | here.metrics() | {f"score.{n}": v for n, v in scores.summary().items()}
+            here.summary()
+            | here.metrics()
+            | {f"score.{n}": v for n, v in scores.summary().items()}
+            | {"regressed": 1, "regressed.good_work_stopped": 1}
         )
         assert stored.data.params["candidate.policy"] == "candidate"
         assert stored.inputs.dataset_inputs[0].dataset.source_type == "delta_table"
-        assert sorted(each.path for each in client.list_artifacts(logged.run_id)) == list(logged.artifacts)
         (target := tmp_path / "target").mkdir()
         client.download_artifacts(logged.run_id, "", str(target))
+        files = (path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+        assert sorted(files) == list(logged.artifacts)
+        for trace_id in logged.traces.values():
+            assert len(client.get_trace(trace_id).data.spans) == 6
         assert pl.read_parquet(target / "changed.parquet").equals(here.changed.collect())
         assert logged.url == f"{uri}/#/experiments/{logged.experiment_id}/runs/{logged.run_id}"
         assert logged.url in logged._repr_html_()

@@ -17,6 +17,7 @@ from workbench.compare import compare
 from workbench.errors import NotPromotable, TrackingError
 from workbench.lake import Lake, open_lake
 from workbench.log import LoggedRun, log
+from workbench.promoting.evidence import LOOKS
 from workbench.promoting.promote import alias_log, promote, roll_back
 from workbench.promoting.registry import differences, model_of
 from workbench.tracking import connect
@@ -261,6 +262,19 @@ def test_a_run_that_is_not_finished_is_refused(lake: Lake, root: Path) -> None:
         store.client.set_terminated(run.run_id, "FAILED")
     with pytest.raises(NotPromotable, match="the run is failed, not finished"):
         promote(lake, root / "over", run_id=run.run_id)
+
+
+def test_a_window_speaks_for_a_version_only_with_a_jobs_nights_behind_it(lake: Lake, root: Path) -> None:
+    """A comparison of the newest rows, logged by hand, is of some decisions; a job's run says what all nights say."""
+    (ledger,) = lake.pins.ledgers
+    window = lake.since({ledger: 1})
+    diff = compare(window.replay(), window.replay(root / "over"), gates=SHIPS)
+    assert diff.verdict == "ship"
+    by_hand = log(diff, experiment="nightly")
+    with pytest.raises(NotPromotable, match="no job's nights stand behind it"):
+        promote(lake, root / "over", run_id=by_hand.run_id)
+    of_a_job = log(diff, experiment="nightly", tags={LOOKS: "2 windows"})
+    assert promote(lake, root / "over", run_id=of_a_job.run_id).alias.alias == "champion"
 
 
 def test_the_champion_moved_since_the_run(lake: Lake, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

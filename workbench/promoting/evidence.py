@@ -2,6 +2,9 @@
 
 One rule: a run speaks for exactly one version, over one lake, against one baseline. It allows the promotion of that
 version there, as long as the alias still stands for that baseline; in every other case a person has to say so.
+
+A run of a regression job is of one night's window, but what it says (`redecide.outcome`) is of all its nights: so the
+window is no objection there, as it is for a comparison of some decisions that was logged by hand.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle
 
 SHIP = "ship"
+LOOKS = "redecide.looks"
+"""Tag of a run whose outcome is of all the nights of a job."""
+_WINDOW = ("pins.after.", "candidate.pins.after.", "baseline.pins.after.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,8 @@ class Evidence:
     lake: str
     where: str | None
     """Which decisions it is about; None: all."""
+    window: bool
+    """Whether it is about a window of the log alone: a night's, without the nights before."""
     limits: str | None
     """Version of the bundle whose limits it was decided with; None: as recorded."""
     spec: str | None
@@ -66,6 +74,8 @@ class Evidence:
             yield f"it is about version {self.candidate[:12]}, not {version[:12]}"
         if self.where is not None:
             yield f"it is of some decisions only, those where {self.where}"
+        if self.window:
+            yield "it is of a window of the log only, and no job's nights stand behind it"
         known = {**recorded, version: (bundle.limits_hash, bundle.context_spec_hash)}
         then = [known[each] for each in self.baselines if each in known]
         limits = {each[0] for each in then} if self.limits is None else {known.get(self.limits, ("", ""))[0]}
@@ -120,6 +130,7 @@ def _evidence(run: Any, tracking_uri: str) -> Evidence:
         baselines=_baselines(params),
         lake=tags.get("redecide.lake", ""),
         where=_pin(params, "where"),
+        window=LOOKS not in tags and any(name.startswith(_WINDOW) for name in params),
         limits=_pin(params, "limits"),
         spec=_pin(params, "spec"),
     )

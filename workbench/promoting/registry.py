@@ -13,7 +13,7 @@ from runtime.canonical import content_hash
 from workbench.tracking import connect, library, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from runtime.aliases import Alias
     from runtime.bundle import Bundle
@@ -55,18 +55,62 @@ def mirror(lake: str, alias: Alias, bundle: Bundle, tracking_uri: str, run_id: s
         client = store.client
         _ensure(client, name)
         found = next(_versions(client, name, bundle.version), None)
-        if found is None and run_id is None:
-            client.delete_registered_model_alias(name, alias.alias)
-            return None
+        if found is None and run_id is not None:
+            found = register(client, name, bundle.version, run_id, {"redecide.bundle": bundle.name})
+        stand(client, name, alias.alias, found, alias.at)
         if found is None:
-            source = client.get_run(run_id).info.artifact_uri
-            tags = {VERSION_TAG: bundle.version, "redecide.bundle": bundle.name}
-            found = str(client.create_model_version(name, source, run_id=run_id, tags=tags).version)
-        client.set_registered_model_alias(name, alias.alias, found)
+            return None
         client.set_model_version_tag(name, found, "redecide.alias_row", alias.row_id)
         if run_id is not None:
             client.set_tag(run_id, f"redecide.promoted.{alias.alias}", alias.row_id)
     return f"{name}/{found}"
+
+
+def register(client: Any, model: str, bundle_version: str, run_id: str, tags: Mapping[str, str]) -> str:
+    """Return MLflow's version of a bundle; it is made if there is none, and only one is left if there are several.
+
+    Several come of an answer that was lost: MLflow asks again by itself. The first stays.
+
+    Args:
+        client: bound to a store.
+        model: registered model; made if there is none.
+        bundle_version: of the bundle.
+        run_id: the run that speaks for it.
+        tags: of the version.
+    """
+    _ensure(client, model)
+    found = sorted(_versions(client, model, bundle_version), key=int)
+    if not found:
+        source = client.get_run(run_id).info.artifact_uri
+        client.create_model_version(
+            model, source, run_id=run_id, tags={**tags, VERSION_TAG: bundle_version}, await_creation_for=0
+        )
+        found = sorted(_versions(client, model, bundle_version), key=int)
+    for extra in found[1:]:
+        client.delete_model_version(model, extra)
+    return found[0]
+
+
+def stand(client: Any, model: str, alias: str, version: str | None, at: int) -> None:
+    """Say what an alias stands for, unless something later was said of it.
+
+    Args:
+        client: bound to a store.
+        model: registered model.
+        alias: the name.
+        version: MLflow's; None: MLflow does not know what it stands for, and has the alias taken away rather than
+            left where it is wrong.
+        at: when the lake gave it, microseconds.
+    """
+    tag = f"redecide.alias.{alias}"
+    said = client.get_registered_model(model).tags.get(tag, "")
+    if said.isdecimal() and at < int(said):
+        return
+    if version is None:
+        client.delete_registered_model_alias(model, alias)
+    else:
+        client.set_registered_model_alias(model, alias, version)
+    client.set_registered_model_tag(model, tag, str(at))
 
 
 def differences(lake: str, aliases: Sequence[Alias], tracking_uri: str) -> Iterator[str]:
