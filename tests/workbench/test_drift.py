@@ -276,7 +276,8 @@ def test_measures_by_hand() -> None:
     assert categories([3, 1], [1, 3]).distance == pytest.approx(math.sqrt(1 - entropy))
     assert categories([3, 1], [1, 3]).effect == pytest.approx(0.5)  # chi-square 2 of 8
     assert categories_p([3, 2], [2, 3]) == pytest.approx(1.0)  # Fisher: no table is likelier
-    assert categories_p([30, 10], [10, 30]) == pytest.approx(7.744e-06, rel=1e-3)  # chi-square 20, one degree
+    assert categories_p([30, 10], [10, 30]) == pytest.approx(2.975e-05, rel=1e-3)  # hypergeometric
+    assert categories_p([25, 15], [15, 25]) == pytest.approx(0.02535, rel=1e-3)  # chi-square 5, one degree
     assert math.isnan(categories_p([2, 1], [9, 9]))
     assert categories_p([9], [9]) == 1
     ten = np.arange(10.0)

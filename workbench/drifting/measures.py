@@ -7,7 +7,7 @@ told apart. With enough sessions anything is significant; what matters is how fa
 |---|---|---|
 | how far, comparable | Jensen-Shannon distance over deciles of *before* | Jensen-Shannon distance |
 | effect | Kolmogorov-Smirnov statistic | Cramer's V |
-| p-value | two-sample Kolmogorov-Smirnov | chi-square, Fisher's exact for two by two with few |
+| p-value | two-sample Kolmogorov-Smirnov | chi-square, Fisher's for two by two with few; see `DEEP` |
 
 Source: Lin 1991, IEEE Trans. Inf. Theory 37:145 (divergence; its square root, base 2, is a distance); Smirnov
 1948; Cramer 1946 section 21.9; all as SciPy computes them. `standardised` is the difference of means over
@@ -35,6 +35,8 @@ LEAST_EXPECTED = 5
 """Below it in a cell of two by two, Fisher's exact test; rarer categories are one, else (Cochran 1954)."""
 LEAST_SESSIONS = 5
 """Values in each sample below which nothing is tested."""
+DEEP = 0.01
+"""P-value below which the chi-square is not believed alone: far out its tail is too thin for unequal samples."""
 
 
 class Measured(NamedTuple):
@@ -103,7 +105,17 @@ def categories_p(before: Sequence[int], after: Sequence[int]) -> float:
     found = chi2_contingency(counts, correction=False)
     if counts.shape == (2, 2) and found.expected_freq.min() < LEAST_EXPECTED:
         return float(fisher_exact(counts).pvalue)
-    return float(found.pvalue)
+    return float(found.pvalue) if found.pvalue > DEEP else max(float(found.pvalue), _one_by_one(counts))
+
+
+def _one_by_one(counts: NDArray[np.int64]) -> float:
+    """P-value of each category against the rest (hypergeometric, two-sided), Bonferroni: exact at any depth."""
+    from scipy.stats import hypergeom  # noqa: PLC0415 - half a second
+
+    first, every = counts[0], counts.sum(axis=0)
+    given = int(every.sum()), every, int(first.sum())
+    tails = np.minimum(hypergeom.cdf(first, *given), hypergeom.sf(first - 1, *given))
+    return float(min(1.0, 2 * counts.shape[1] * tails.min()))
 
 
 def _pooled(counts: NDArray[np.int64]) -> NDArray[np.int64]:

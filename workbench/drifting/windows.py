@@ -87,4 +87,6 @@ def _apart(second: Window, first: Window) -> Window:
     if second.lake.uri != first.lake.uri:
         return second
     inside = first.where & first.lake.pins.holds
+    if first.lake.chosen is not None:
+        inside &= first.lake.chosen.fill_null(value=False)
     return Window(second.lake, second.where & ~inside, second.text)
