@@ -22,22 +22,16 @@ Importing this package loads neither MLflow nor DeepEval nor widgets: `score`, `
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from workbench.errors import WorkbenchError, need
 
-if TYPE_CHECKING or find_spec("polars"):
-    from workbench.compare import Diff, compare
-    from workbench.lake import Lake
-    from workbench.lake import open_lake as open  # noqa: A004 - `wb.open`, as one opens a file
-    from workbench.log import log
-    from workbench.replay import Replay
-    from workbench.score import score
-
 if TYPE_CHECKING:
     from workbench import plots
+    from workbench.compare import Diff, compare
     from workbench.comparing.view import compare_view
     from workbench.covering import coverage
     from workbench.diverging import divergence
@@ -51,7 +45,19 @@ if TYPE_CHECKING:
     from workbench.importing import import_calls
     from workbench.keeping.reopening import reopen
     from workbench.keeping.saved import save
+    from workbench.lake import Lake
+    from workbench.lake import open_lake as open  # noqa: A004 - `wb.open`, as one opens a file
+    from workbench.log import log
+    from workbench.pinning.making import pin
+    from workbench.pinning.pins import read_pin
     from workbench.promoting.promote import alias_log, promote, roll_back
+    from workbench.regressing.job_file import read_job
+    from workbench.regressing.regress import regress
+    from workbench.replay import Replay
+    from workbench.score import score
+    from workbench.scoring.declared import read_scoring
+    from workbench.scoring.judges import judge, judged_by
+    from workbench.scoring.sampling import Sample, sample
     from workbench.searching.search import search
     from workbench.searching.suggest import suggest
     from workbench.splitting import Split
@@ -69,9 +75,28 @@ _LATER = {
     "Stakes": "weighing.stakes", "worth": "weighing.worth", "compare_view": "comparing.view", "explore": "exploring",
     "paired": "estimating.sessions", "watch": "estimating.sessions", "tune": "tuning",
     "alias_log": "promoting.promote", "promote": "promoting.promote", "roll_back": "promoting.promote",
+    "Diff": "compare", "compare": "compare", "Lake": "lake", "open": "lake", "log": "log", "Replay": "replay",
+    "score": "score", "pin": "pinning.making", "read_pin": "pinning.pins", "judge": "scoring.judges",
+    "judged_by": "scoring.judges",
+    "sample": "scoring.sampling", "Sample": "scoring.sampling", "read_scoring": "scoring.declared",
+    "read_job": "regressing.job_file", "regress": "regressing.regress",
 }  # fmt: skip
-"""Names by the module they are in, loaded when they are first asked for: SciPy alone takes half a second. No module
-has a name that it exports, or importing the module would hide it."""
+"""Names by the module they are in, loaded when they are first asked for: Polars takes a third of a second, SciPy half
+of one, and pytest imports this package in every run, for its plugin."""
+
+_CALLED = {"open": "open_lake"}
+"""Names that are others in their modules."""
+
+
+class _Package(ModuleType):
+    """This package, whose functions are not hidden by the modules of the same names that they are in.
+
+    Importing `workbench.compare` would set the package's `compare` to the module; `wb.compare` is the function.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _LATER and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> object:
@@ -79,7 +104,7 @@ def __getattr__(name: str) -> object:
     if name in __all__:
         need("polars")
         if name in _LATER:
-            found = getattr(import_module(f"workbench.{_LATER[name]}"), name)
+            found = getattr(import_module(f"workbench.{_LATER[name]}"), _CALLED.get(name, name))
             globals()[name] = found
             return found
         if name == "plots":
@@ -92,8 +117,11 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Diff", "Lake", "Replay", "Simulation", "Situation", "Split", "Stakes", "WorkbenchError", "alias_log", "compare",
-    "compare_view", "coverage", "decide", "divergence", "drift", "estimates", "explore", "grid", "import_calls",
-    "log", "open", "paired", "plots", "prepared", "promote", "reopen", "roll_back", "save", "score", "search",
-    "simulate", "suggest", "tune", "watch", "why", "why_of", "worth",
+    "Diff", "Lake", "Replay", "Sample", "Simulation", "Situation", "Split", "Stakes", "WorkbenchError",
+    "alias_log", "compare", "compare_view", "coverage", "decide", "divergence", "drift", "estimates",
+    "explore", "grid", "import_calls", "judge", "judged_by", "log", "open", "paired", "pin", "plots",
+    "prepared", "promote", "read_job", "read_pin", "read_scoring", "regress", "reopen", "roll_back",
+    "sample", "save", "score", "search", "simulate", "suggest", "tune", "watch", "why", "why_of", "worth",
 ]  # fmt: skip
+
+sys.modules[__name__].__class__ = _Package
