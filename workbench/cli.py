@@ -25,7 +25,9 @@ from workbench.cli_approvals import app as approvals
 from workbench.cli_coverage import coverage
 from workbench.cli_import import app as imports
 from workbench.cli_ledger import findings, resolve, upgrade
+from workbench.cli_pin import pin
 from workbench.cli_promote import aliases, promote
+from workbench.cli_regress import regress
 from workbench.cli_replay import COULD_NOT_RUN, compare, replay
 from workbench.cli_stop import stop
 from workbench.cli_sweep import suggest, sweep
@@ -64,7 +66,7 @@ app.add_typer(datasets, name="datasets")
 app.add_typer(bench, name="bench")
 app.add_typer(approvals, name="approvals")
 app.add_typer(imports, name="import")
-for command in (replay, compare, why, sweep, suggest, coverage):
+for command in (replay, compare, why, sweep, suggest, coverage, pin, regress):
     app.command()(command)
 
 
@@ -117,7 +119,8 @@ def _misunderstood(exc: Any) -> int:
     path = "redecide" if exc.ctx is None else exc.ctx.command_path
     _fail(f"{exc.format_message().rstrip('.')}; see `{path} --help`")
     # A job that asked for a verdict must not take a slip of the pen for `inconclusive`.
-    judges = path.endswith(" compare") and any(each.startswith("--gates") for each in sys.argv)
+    gated = path.endswith(" compare") and any(each.startswith("--gates") for each in sys.argv)
+    judges = gated or path.endswith(" regress")
     return COULD_NOT_RUN if judges else FAILED
 
 
