@@ -65,6 +65,7 @@ def regress(
         _require_one({"--dry-run": dry_run, "--again": again})
         if schedule is not None:
             return _print_schedule(schedule, job, when)
+        _require_schedule(when)
         night = _night(job, dry_run=dry_run, again=again)
     except KeyboardInterrupt:
         _stop("stopped; run it again, and it goes on where it was")
@@ -80,6 +81,11 @@ def regress(
     if code == COULD_NOT_RUN:
         _say(_why(night))
     raise typer.Exit(code)
+
+
+def _require_schedule(when: str | None) -> None:
+    if when is not None:
+        raise WorkbenchError("--when says when a schedule runs the job; give --schedule, too")
 
 
 def _print_schedule(kind: str, path: Path, when: str | None) -> None:

@@ -17,7 +17,7 @@ from workbench.runs.sending import Sent
 from workbench.texts import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from workbench.regressing.job import Job
@@ -33,18 +33,32 @@ Runs = dict[str, tuple[str, str | None]]
 """By entry: id and address of its first run."""
 
 
-def put(job: Job, folders: Iterable[Path]) -> None:
+def put(job: Job, folders: Sequence[tuple[int, Path]]) -> list[str]:
     """Put what judging wrote down into the outbox.
+
+    Args:
+        job: what is asked.
+        folders: of each window, with its night.
+
+    Returns:
+        What is not there any more, a sentence each.
 
     Raises:
         JobStateError: it cannot be written.
 
     Durability: on disk when it returns.
     """
-    outbox = Outbox(job.state / OUTBOX)
-    for folder in folders:
+    if job.mlflow is None:
+        return []  # nobody would ever send it
+    outbox, lost = Outbox(job.state / OUTBOX), []
+    for night, folder in folders:
         if (folder / ENTRY).exists():
             outbox.put(lambda into, folder=folder: _copied(folder, into))  # type: ignore[misc]  # bound now
+        else:
+            lost.append(
+                f"MLflow: {folder} is not there, so it gets nothing of night {night}; judge it --again"
+            )
+    return lost
 
 
 def _copied(folder: Path, into: Path) -> Entry:
@@ -71,6 +85,12 @@ def flush(job: Job) -> tuple[Runs, list[str]]:
     runs = {each.id: (each.run_id, each.url) for each in sent}
     told = [f"MLflow: {each}" for each in done if not isinstance(each, Sent)]
     told += [f"MLflow: of entry {each.id} it does not take {what}" for each in sent for what in each.left_out]
+    now = {each.id for each in done}
+    told += [
+        f"MLflow: entry {name} was set aside before, in {outbox.folder / 'refused'}: {visible(why.strip())}"
+        for name, why in outbox.refused().items()
+        if name not in now
+    ]
     return runs, told
 
 

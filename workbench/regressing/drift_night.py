@@ -14,6 +14,7 @@ from workbench.masking import leaving
 from workbench.regressing.drift_declared import DriftGate
 from workbench.regressing.drift_gate import judge_drift
 from workbench.regressing.result import Drifted
+from workbench.regressing.windows import held
 from workbench.run import user_name
 from workbench.runs.entry import Entry, Measure, Run, Series
 from workbench.runs.entry_files import write_entry
@@ -22,6 +23,8 @@ from workbench.tracking import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import polars as pl
 
     from runtime.canonical import Json
     from workbench.lake import Lake
@@ -48,7 +51,8 @@ def judge_window(job: Job, lake: Lake, plan: Plan, look: Look, folder: Path, *, 
         other = seen[0 if gate.compare == "first" else -1]
         before = lake.at(other.range.to).since(other.range.after)
         conditions = [each for each in (plan.chosen, other.stretch.holds) if each is not None]
-        judged = judge_drift(before.where(*conditions), plan.new(lake), gate, look.night - 1)
+        apart = ~_in(other).fill_null(value=False)  # windows of time overlap
+        judged = judge_drift(before.where(*conditions), plan.new(lake).where(apart), gate, look.night - 1)
         found = Drifted(
             night=look.night,
             before=other.range,
@@ -58,6 +62,14 @@ def judge_window(job: Job, lake: Lake, plan: Plan, look: Look, folder: Path, *, 
         )
     _write(job, found, look, folder, entry)
     return found
+
+
+def _in(look: Look) -> pl.Expr:
+    """Whether a decision is of an earlier window."""
+    inside = held(look.range.to)
+    if look.range.after:
+        inside &= ~held(look.range.after)
+    return inside if look.stretch.holds is None else inside & look.stretch.holds
 
 
 def _write(job: Job, found: Drifted, look: Look, folder: Path, entry: str) -> None:
@@ -84,6 +96,8 @@ def _write(job: Job, found: Drifted, look: Look, folder: Path, entry: str) -> No
     run = Run(
         key="", name=f"drift, night {found.night}", params=params, measures=measures, tags=tags, files=FILES
     )
-    line = Series(name=f"{job.name}: drift", measures=measures, tags={"redecide.kind": "series"})
+    line = Series(
+        name=f"{job.name}: drift ({entry[:8]})", measures=measures, tags={"redecide.kind": "series"}
+    )
     experiment = job.name if job.mlflow is None else job.mlflow.experiment
     write_entry(Entry(id=entry, experiment=experiment, runs=(run,), series=line), folder)

@@ -210,6 +210,9 @@ class Job:
             "cluster": [*self.cluster],
             "filter": dict(self.filters),
             "mode": self.window.mode,
+            "stretch": [
+                each.isoformat() if each else None for each in (self.window.since, self.window.until)
+            ],
             "from": first.isoformat() if isinstance(first, datetime) else None,
             "quantities": [*sorted({gate.quantity for gate in self.gates})],
             "largest_session": self.looks.largest_session,

@@ -63,6 +63,8 @@ MAX_COUNT = 10**9
 _NAME = re.compile(r"[^\W_][\w .@+-]{0,99}")
 _VERSION = re.compile(r"[0-9a-f]{4,64}")
 _SQLITE = "sqlite:///"
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks")
+"""What an address of MLflow may begin with."""
 _KINDS = {"string": pl.String, "bool": pl.Boolean, "int32": pl.Int64, "int64": pl.Int64}
 _COLUMNS = {each.name: _KINDS[each.dtype] for each in trace.DECISIONS.columns if each.dtype in _KINDS}
 _UIDS = {name: pl.format('{}::"{}"', f"{name}_type", f"{name}_id") for name in ("principal", "resource")}
@@ -284,6 +286,10 @@ def _mlflow(keys: Keys, folder: Path, name: str) -> ToMlflow | None:
     if not keys.has("mlflow"):
         return None
     uri = inner.text("tracking_uri", such_as="http://mlflow:5000")
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if uri and scheme not in _SCHEMES:
+        inner.wrong("tracking_uri", f"begins with `{visible(scheme)}`; it is an address as `http://mlflow:5000` or "
+                    f"`{_SQLITE}mlflow.db` ({', '.join(_SCHEMES)})")  # fmt: skip
     if uri.startswith(_SQLITE):
         uri = _SQLITE + _place(folder, uri.removeprefix(_SQLITE))
     slices = inner.texts("slices", ("tool",), such_as='["tool", "tenant"]')

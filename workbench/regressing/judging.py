@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
 from workbench.compare import compare
-from workbench.faces import Page, Table
+from workbench.errors import JobStateError, NotComparable, WorkbenchError
 from workbench.log import prepare
 from workbench.metrics import has_labels
 from workbench.progress import progress
 from workbench.promoting.evidence import LOOKS
-from workbench.regressing import looks
-from workbench.regressing.result import EXIT, Candidate, GateLook, Reopened
+from workbench.regressing import looks, tallying
+from workbench.regressing.judgement import Judgement
+from workbench.regressing.result import Candidate, Reopened
 from workbench.regressing.state import FIRST, NIGHT
+from workbench.replay import CAUSES
 from workbench.runs.entry import Measure
 from workbench.runs.regressed import counted, known, regressed, worst
 from workbench.splitting import SESSION
@@ -28,7 +31,7 @@ from workbench.texts import count, visible
 from workbench.words import headline
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from runtime.canonical import Json
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from workbench.lake import Lake
     from workbench.regressing.asking import Question
     from workbench.regressing.job import Job
-    from workbench.regressing.result import Verdict
     from workbench.regressing.windows import Look, Plan
     from workbench.replay import Replay
 
@@ -46,61 +48,12 @@ EXPLAINED = 3
 """Of them, those whose clause is looked for: a fraction of a second each."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """What all nights say of a candidate, as a run carries it."""
-
-    verdict: Verdict
-    gates: tuple[GateLook, ...]
-    night: int
-
-    def as_dict(self) -> dict[str, Json]:
-        """Return it as JSON."""
-        names = (
-            "text",
-            "quantity",
-            "state",
-            "low",
-            "high",
-            "lower",
-            "upper",
-            "level",
-            "method",
-            "sessions",
-            "why",
-        )
-        gates: list[Json] = [{name: getattr(gate, name) for name in names} for gate in self.gates]
-        return {"verdict": self.verdict, "exit_code": EXIT[self.verdict], "night": self.night, "gates": gates}
-
-    def page(self) -> Page:
-        """Say it."""
-        states = [gate.state for gate in self.gates]
-        told = ", ".join(f"{states.count(state)} {state}" for state in ("met", "failed", "open"))
-        heads = ("gate", "is", "on this log", "from", "to", "sessions", "why")
-        rows = [
-            (gate.text, gate.state, _between(gate), gate.lower, gate.upper, gate.sessions, gate.why)
-            for gate in self.gates
-        ]
-        note = "All nights together; from, to: sure at the gate's level at every look, estimates for future traffic."
-        table = Table(title="Gates over all nights", note=note, heads=heads, rows=rows, code=frozenset({0}))
-        return Page(
-            kind="gates", title=self.verdict.capitalize(),
-            lines=(f"Night {self.night}; {count(len(states), 'gate')}: {told}.",), parts=(table,),
-        )  # fmt: skip
-
-
-def _between(gate: GateLook) -> str:
-    if gate.low is None or gate.high is None:
-        return ""
-    return f"{gate.low:.6g}" if gate.low == gate.high else f"{gate.low:.6g} to {gate.high:.6g}"
-
-
 class Judged(NamedTuple):
     """A window that was judged."""
 
     candidate: Candidate
     sums: pl.DataFrame
-    """Sessions that were looked at, as `looks.sums_of` has them."""
+    """Sessions that were looked at, as `tallying.sums_of` has them."""
 
 
 def judge(
@@ -134,18 +87,32 @@ def judge(
     Cost: a replay and a comparison of the window, one of touched sessions, and some 15 s a million decisions to
     write it all down.
     """
+    _require_another(asked, plan.new(lake))
     diff = _compared(job, base, asked.candidate_of(plan.new(lake)))
+    _require_replayed(diff)
     wanted = looks.quantities_of(job.gates, job.stakes)
-    sums = _sums(job, lake, asked, plan, diff, wanted)
+    sums = _sums(job, lake, asked, plan, diff, wanted, earlier)
     every = _together(earlier, sums, look.night)
     names = [each.name for each in wanted]
-    tally = looks.tally_of(looks.clustered(every, names), names)
+    tally = tallying.tally_of(tallying.clustered(every, names), names)
     reach = looks.Reach(job.looks.largest_session, job.looks.planned_sessions)
     gates = looks.judge(job.gates, tally, reach)
     outcome = Judgement(verdict=looks.verdict_of(gates), gates=gates, night=look.night)
-    reopened = _reopened(plan, every, names)
+    by_night = _by_night(plan, every, names, look)
+    reopened = _reopened(plan, by_night)
     scores = None if job.scoring is None else job.scoring.run(diff)
-    files = _written(job, diff, outcome, scores, reopened, look, folder, entry=entry)
+    files = _written(
+        job,
+        asked,
+        diff,
+        outcome,
+        scores,
+        reopened,
+        look,
+        folder,
+        entry=entry,
+        tonight=by_night[look.night],
+    )
     worse = regressed(diff).collect()
     return Judged(
         asked.result(
@@ -155,12 +122,15 @@ def judge(
             reopened=reopened,
             gates=gates,
             numbers=_finite({**diff.summary(), **diff.metrics()}),
-            headline=tuple(headline(diff)),
+            headline=tuple(headline(diff)) if plan.window.decisions else (),
             changed=int(diff.summary()["decisions_changed"]),
             regressed=known(counted(worse)),
             examples=tuple(_examples(diff, worse)),
             scores={} if scores is None else _finite(scores.summary()),
-            notes=(*_notes(diff), *(() if scores is None else map(visible, scores.notes))),
+            notes=(
+                *(_notes(diff) if plan.window.decisions else ()),
+                *(() if scores is None else map(visible, scores.notes)),
+            ),
             files=str(files),
         ),
         sums,
@@ -176,10 +146,42 @@ def judged_before(
         return asked.result(verdict="inconclusive", night=0, window=plan.window, notes=(note,))
     names = [each.name for each in looks.quantities_of(job.gates, job.stakes)]
     reach = looks.Reach(job.looks.largest_session, job.looks.planned_sessions)
-    gates = looks.judge(job.gates, looks.tally_of(looks.clustered(earlier, names), names), reach)
+    gates = looks.judge(job.gates, tallying.tally_of(tallying.clustered(earlier, names), names), reach)
     note = f"nothing is new since night {looked.night}: the verdict is that of the nights so far"
     return asked.result(
         verdict=looks.verdict_of(gates), night=looked.night, window=plan.window, gates=gates, notes=(note,)
+    )
+
+
+def _require_another(asked: Question, window: Lake) -> None:
+    """Refuse a candidate that was in force: against the record nothing changes by construction.
+
+    Raises:
+        NotComparable: every decision of the window was made under it, and the baseline is the record.
+    """
+    if asked.base is not None or asked.context != "recorded":
+        return
+    versions = window.history.select(pl.col("bundle_version").unique()).collect()["bundle_version"].to_list()
+    if versions == [asked.bundle.version]:
+        raise NotComparable(
+            f"every decision of the window was made under this very version, {asked.bundle.version[:12]}: there is "
+            "nothing to compare; propose another candidate, or leave `candidates` out to watch for drift"
+        )
+
+
+def _require_replayed(diff: Diff) -> None:
+    """Refuse a window of which nothing could be decided again: a source is away, and may be back tomorrow.
+
+    Raises:
+        NotComparable: names the most frequent cause.
+    """
+    numbers = diff.summary()
+    if not numbers["decisions"] or numbers["decisions_replayed"]:
+        return
+    cause, n = next(diff.causes.select("cause", "n").collect().iter_rows())
+    raise NotComparable(
+        f"none of the window's {numbers['decisions']:,} decisions could be decided again: {n:,} of them because "
+        f"{CAUSES.get(str(cause), cause)}; the window stays as it is, and is looked at by the next run"
     )
 
 
@@ -194,16 +196,35 @@ def _compared(job: Job, base: Replay, cand: Replay) -> Diff:
 
 
 def _sums(
-    job: Job, lake: Lake, asked: Question, plan: Plan, diff: Diff, wanted: Sequence[Any]
+    job: Job,
+    lake: Lake,
+    asked: Question,
+    plan: Plan,
+    diff: Diff,
+    wanted: Sequence[Any],
+    earlier: pl.DataFrame | None,
 ) -> pl.DataFrame:
     """Sums of the sessions that are new, and of touched ones as a whole."""
-    found = looks.sums_of(diff, wanted, job.cluster)
+    found = tallying.sums_of(diff, wanted, job.cluster)
+    plan = _with_seen(plan, found, earlier)
     again = plan.again(lake)
     if again is None:
         return found
     whole = _compared(job, asked.baseline_of(again), asked.candidate_of(again))
     fresh = found.join(plan.touched.select(SESSION), on=SESSION, how="anti")
-    return pl.concat([fresh, looks.sums_of(whole, wanted, job.cluster)])
+    return pl.concat([fresh, tallying.sums_of(whole, wanted, job.cluster)])
+
+
+def _with_seen(plan: Plan, found: pl.DataFrame, earlier: pl.DataFrame | None) -> Plan:
+    """Add sessions of the window that an earlier night saw: windows of time overlap, and each has a part of them."""
+    if earlier is None:
+        return plan
+    stray = found.select(SESSION).join(earlier.select(SESSION), on=SESSION, how="semi")
+    stray = stray.join(plan.touched.select(SESSION), on=SESSION, how="anti")
+    if stray.is_empty():
+        return plan
+    more = pl.concat([plan.touched, stray], how="diagonal")
+    return replace(plan, touched=more)
 
 
 def _together(earlier: pl.DataFrame | None, sums: pl.DataFrame, night: int) -> pl.DataFrame:
@@ -215,27 +236,32 @@ def _together(earlier: pl.DataFrame | None, sums: pl.DataFrame, night: int) -> p
     return pl.concat([rest, mine], how="diagonal")
 
 
-def _reopened(plan: Plan, every: pl.DataFrame, names: Sequence[str]) -> tuple[Reopened, ...]:
-    """What windows of earlier nights come to now."""
-    ends = {look.night: look.range.watermark for look in plan.seen}
+def _by_night(
+    plan: Plan, every: pl.DataFrame, names: Sequence[str], look: Look
+) -> dict[int, dict[str, float]]:
+    """What this night's window, and those that it opened again, come to now: by night, over the sessions of each."""
+    first = [FIRST] if FIRST in every.columns else []
     of_night = every.join(plan.touched.select(*SESSION, _of="night"), on=SESSION, how="left")
-    first = [FIRST] if FIRST in of_night.columns else []
     of_night = of_night.with_columns(_of=pl.coalesce("_of", *first, NIGHT))
-    return tuple(
-        Reopened(
-            night=night,
-            watermark=ends[night],
-            measures=looks.measures(
-                looks.tally_of(looks.clustered(of_night.filter(pl.col("_of") == night), names), names)
-            ),
-            **numbers,
+    return {
+        night: tallying.measures(
+            tallying.tally_of(tallying.clustered(of_night.filter(pl.col("_of") == night), names), names)
         )
+        for night in (*plan.reopened, look.night)
+    }
+
+
+def _reopened(plan: Plan, by_night: Mapping[int, Mapping[str, float]]) -> tuple[Reopened, ...]:
+    ends = {look.night: look.range.watermark for look in plan.seen}
+    return tuple(
+        Reopened(night=night, watermark=ends[night], measures=by_night[night], **numbers)
         for night, numbers in plan.reopened.items()
     )
 
 
 def _written(
     job: Job,
+    asked: Question,
     diff: Diff,
     outcome: Judgement,
     scores: Any,
@@ -244,10 +270,12 @@ def _written(
     folder: Path,
     *,
     entry: str,
+    tonight: Mapping[str, float],
 ) -> Path:
     """Write what MLflow and people are to have, and return the folder of the files."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with _told_of(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     mlflow = job.mlflow
     earlier = [
         Measure(name=f"night.{name}", value=value, step=each.watermark)
@@ -255,15 +283,31 @@ def _written(
         for name, value in each.measures.items()
     ]
     numbers = {f"gate.{gate.quantity}.{end}": getattr(gate, end) for gate in outcome.gates for end in _ENDS}
-    with progress(None, "writing it down"):
+    numbers |= {f"night.{name}": value for name, value in tonight.items()}
+    line = f"{job.name}: {asked.bundle.name} {str(asked.bundle.version)[:12]} ({asked.key[:8]})"
+    with progress(None, "writing it down"), _told_of(folder):
         made = prepare(
             diff, folder, id=entry, experiment=job.name if mlflow is None else mlflow.experiment, scores=scores,
             outcome=outcome, step=look.range.watermark, slices=("tool",) if mlflow is None else mlflow.slices,
             traces=0 if mlflow is None else mlflow.traces, tags=_tags(job, outcome, reopened, look),
             numbers=_finite(numbers), earlier=earlier,
-            series=f"{job.name}: {diff.cand.policy[0]}", artifacts=job.output.artifacts,
+            series=line, artifacts=job.output.artifacts,
         )  # fmt: skip
     return folder / (made.runs[0].files or "")
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    """Say which folder it is that cannot be written."""
+    try:
+        yield
+    except WorkbenchError:
+        raise
+    except OSError as exc:
+        raise JobStateError(
+            f"{folder}, where the night is written down, cannot be written: {exc.strerror or exc}; run again once it "
+            "can, and it goes on where it was"
+        ) from exc
 
 
 _ENDS = ("low", "high", "lower", "upper")
@@ -318,7 +362,9 @@ def _clause(diff: Diff, decision_id: str) -> str | None:
 
 def _notes(diff: Diff) -> list[str]:
     numbers = diff.summary()
-    notes = []
+    notes: list[str] = []
+    if not numbers["decisions"]:
+        return notes
     if not has_labels(numbers):
         notes.append(
             "no decision of the window is labelled: nothing says which calls were harm and which good work"

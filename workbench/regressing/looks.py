@@ -4,11 +4,11 @@ One rule: a look depends on what is known now, not on how often one looked: it i
 nights, so a night whose labels came later is counted with them, and a night that is judged twice changes nothing.
 
 A gate on a share is judged by `workbench.statistics.sequences.Watch`, whose bounds hold at all looks at once; one on
-a total per session by an asymptotic confidence sequence, which holds so in the limit of many sessions. *Met* if the
-bound at the gate's level clears the threshold: to ship needs all gates met, so none is adjusted (intersection-union:
-Berger 1982). *Failed* if the other bound is beyond it at `1 - level` over the number of gates (Bonferroni over the
-gates, Ville over the nights): so over all nights together a candidate that keeps every threshold is accused with
-probability at most `1 - level`.
+a total per session by an asymptotic confidence sequence, which holds so in the limit of many sessions, once twenty of
+them differ from the rest. *Met* if the bound at the gate's level clears the threshold: to ship takes all gates, so
+none is adjusted (intersection-union: Berger 1982). *Failed* if the other bound is beyond it at `1 - level` over the
+number of gates (Bonferroni over the gates, Ville over the nights): so over all nights together a candidate that keeps
+every threshold is accused with probability at most `1 - level`.
 
 A session is of the night in which it was first seen. What is found out of it later (labels, outcomes, more calls) is
 counted there. What the log does not know lies between `low` and `high`, so a label that arrives only narrows what was
@@ -29,7 +29,7 @@ import polars as pl
 from workbench.certainty import SHARES
 from workbench.errors import GatesInvalid
 from workbench.regressing.result import GateLook
-from workbench.splitting import SESSION, clusters
+from workbench.regressing.tallying import PARTS
 from workbench.statistics.sequences import Watch, asymptotic
 from workbench.texts import count, visible
 from workbench.weighing.quantities import BY_NAME, Quantity
@@ -38,18 +38,9 @@ from workbench.weighing.stakes import closest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from workbench.compare import Diff
     from workbench.estimating.gates_file import Gate
     from workbench.regressing.result import Verdict
     from workbench.weighing.stakes import Stakes
-
-TALLY = {"quantity": pl.String, "low": pl.Float64, "size": pl.Float64, "high": pl.Float64, "n": pl.Int64}
-"""Columns of a tally: sessions (`n`) whose sums of a quantity are equal. `size`: of how many; of a total, 1."""
-
-PARTS = ("low", "size", "high")
-
-CLUSTER = "cluster"
-"""Column of sums that names what a session belongs to, where that is wider than the session."""
 
 FEW = 20
 """Sessions below which no variance is estimated, as everywhere (DESIGN section 7)."""
@@ -104,86 +95,6 @@ def quantities_of(gates: Iterable[Gate], stakes: Stakes) -> tuple[Quantity, ...]
     """Return what is summed of each session: what gates are about, and the shares that every report shows."""
     names = dict.fromkeys([*(gate.quantity for gate in gates), *SHARES])
     return tuple(BY_NAME[name].in_unit(stakes.unit) for name in names)
-
-
-def sums_of(diff: Diff, quantities: Sequence[Quantity], cluster: Sequence[str] = SESSION) -> pl.DataFrame:
-    """Sum each quantity over each session of a comparison.
-
-    Args:
-        diff: the comparison.
-        quantities: what is summed.
-        cluster: what is independent of each other: columns of the comparison, or names of labels on sessions.
-
-    Returns:
-        One row a session: `tenant`, `session_id` (String), `decisions` (Int64), for each quantity `<name>.low`,
-        `<name>.size`, `<name>.high` (Float64, never null), and `cluster` (String) where it is wider than a session.
-
-    Raises:
-        ColumnUnknown: the cluster is neither a column nor a label on sessions.
-
-    Cost: one pass over the comparison.
-    """
-    wanted: dict[str, pl.Expr] = {"decisions": pl.len().cast(pl.Int64)}
-    for each in quantities:
-        size = pl.lit(1.0) if each.of is None else each.of.sum().cast(pl.Float64)
-        parts = (each.low.sum().cast(pl.Float64), size, each.high.sum().cast(pl.Float64))
-        wanted |= {f"{each.name}.{part}": made for part, made in zip(PARTS, parts, strict=True)}
-    rows = diff.stakes.columns(diff)
-    own = [name for name in cluster if name not in SESSION and name in rows.collect_schema().names()]
-    keys = [pl.col(name).cast(pl.String) for name in SESSION]
-    found = rows.group_by(keys).agg(**wanted, **{f"_{name}": pl.col(name).first() for name in own})
-    sums = found.sort(SESSION).collect()
-    if tuple(cluster) == SESSION:
-        return sums
-    named = clusters(sums.rename({f"_{name}": name for name in own}), diff.labels, tuple(cluster))
-    return sums.drop(f"_{name}" for name in own).with_columns(named.cast(pl.String).alias(CLUSTER))
-
-
-def clustered(sums: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Return the sums of each cluster, from those of sessions; without wider clusters, as they are."""
-    if CLUSTER not in sums.columns:
-        return sums
-    parts = [pl.col(f"{name}.{part}").sum() for name in names for part in PARTS]
-    return sums.group_by(CLUSTER).agg(parts)
-
-
-def tally_of(sums: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Count sessions with equal sums; columns as in `TALLY`, sorted.
-
-    Args:
-        sums: one row a session, or wider cluster, as `sums_of` gives them.
-        names: of the quantities.
-    """
-    if not names:
-        return pl.DataFrame(schema=TALLY)
-    parts = [
-        sums.lazy()
-        .select(pl.lit(name).alias("quantity"), *(pl.col(f"{name}.{part}").alias(part) for part in PARTS))
-        .filter(pl.col("size") > 0)
-        .group_by(pl.all())
-        .agg(n=pl.len().cast(pl.Int64))
-        for name in names
-    ]
-    return pl.concat(parts).sort(*TALLY).select(list(TALLY)).collect()
-
-
-def together(tallies_: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Return the tally of all nights."""
-    rows = pl.concat([pl.DataFrame(schema=TALLY), *tallies_])
-    return rows.group_by(*list(TALLY)[:-1]).agg(pl.col("n").sum()).sort(*list(TALLY)[:-1])
-
-
-def measures(tally: pl.DataFrame) -> dict[str, float]:
-    """Return each quantity of a tally, exact on this log, by name: `<quantity>.low` and `.high`.
-
-    Shares as shares; totals as totals. What there is none of is left out.
-    """
-    found: dict[str, float] = {}
-    for (name,), rows in tally.partition_by("quantity", as_dict=True, maintain_order=True).items():
-        low, size, high = (float((rows[part] * rows["n"]).sum()) for part in PARTS)
-        over = size if BY_NAME[str(name)].of is not None else 1.0
-        found |= {f"{name}.low": low / over, f"{name}.high": high / over}
-    return found
 
 
 def judge(gates: Sequence[Gate], tally: pl.DataFrame, reach: Reach = Reach()) -> tuple[GateLook, ...]:  # noqa: B008 - frozen
@@ -267,11 +178,20 @@ def _of_totals(seen: _Seen, alpha: float, reach: Reach) -> _Bounds:
         return _Bounds(-math.inf, math.inf)
     ends = []
     for values, side in ((seen.low, 0), (seen.high, 1)):
+        if _alike(values / seen.size, seen.n) > n - FEW:
+            ends.append((-math.inf, math.inf)[side])
+            continue
         mean = float(values @ seen.n) / sessions
         residuals = (values - mean * seen.size) * n / sessions
         variance = float((residuals**2) @ seen.n) / (n - 1)
         ends.append(asymptotic(mean, variance, n, level=1 - 2 * alpha, planned=reach.planned)[side])
     return _Bounds(*ends)
+
+
+def _alike(values: np.ndarray, n: np.ndarray) -> float:
+    """How many have the commonest value. Of a few that differ no variance can be told: 0 in 20 is not 0."""
+    _, place = np.unique(values, return_inverse=True)
+    return float(np.bincount(place.ravel(), weights=n).max())
 
 
 def _judged(gate: Gate, seen: _Seen, reach: Reach, tested: int) -> GateLook:
@@ -356,7 +276,7 @@ def _why(
         side = "at least" if gate.upper else "at most"
         return f"{told}; {side} {_said(other, seen)} of future traffic, sure at every look"
     if not math.isfinite(safe):
-        sure = f"nothing bounds it before {FEW} sessions"
+        sure = f"nothing bounds it before {FEW} sessions differ from the others in it"
     return (
         f"{told}; {sure}" if state == "met" else f"{told}; {sure}; {_needed(gate, seen, here, reach, tested)}"
     )

@@ -20,14 +20,16 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from runtime.canonical import content_hash
 from runtime.errors import GovernanceError
 from workbench.errors import WorkbenchError
 from workbench.lake import open_lake
-from workbench.regressing import asking, delivering, windows
+from workbench.regressing import asking, delivering, nights, windows
 from workbench.regressing.drift_night import judge_window
 from workbench.regressing.judging import begins, judge, judged_before
-from workbench.regressing.result import Candidate, Drifted, Night, Reopened
+from workbench.regressing.result import Candidate, Drifted, Night
 from workbench.regressing.state import State
+from workbench.regressing.stored import from_json, to_json
 from workbench.texts import visible
 from workbench.tracking import shown
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from runtime.canonical import Json
     from workbench.lake import Lake
     from workbench.regressing.asking import Question
     from workbench.regressing.job import Job
@@ -83,7 +84,7 @@ def regress(
     )
     try:
         return run.timed(run.planned_only()) if dry_run else run.night(again=again)
-    except (WorkbenchError, GovernanceError) as exc:
+    except (WorkbenchError, GovernanceError, OSError) as exc:
         return _could_not(job, replace(run.timed(run.frame), problems=(visible(str(exc)),)), dry_run=dry_run)
 
 
@@ -107,6 +108,9 @@ class _Run:
     frame: Night
     _bases: dict[tuple[Any, ...], Replay] = field(default_factory=dict)
     _begun: float = field(default_factory=monotonic)
+    _failed: dict[str, Candidate] = field(default_factory=dict)
+    """Candidates whose window could not be judged, by series."""
+    _problems: list[str] = field(default_factory=list)
 
     def timed(self, night: Night) -> Night:
         """Return a night with the seconds that it took so far."""
@@ -117,11 +121,12 @@ class _Run:
         lake = open_lake(self.job.lake)
         with State.open(self.job.state, read_only=True) as state:
             asked, results, plans = self._plans(state, lake)
-            nights = {key: len(state.looks(key)) + 1 for key in plans}
+            numbers = {key: len(state.looks(key)) + 1 for key in plans}
+            open_ = state.unfinished()
         found = [
             each if isinstance(each, Candidate) else each.result(
-                verdict="inconclusive", night=nights[each.key], window=plans[each.key].window,
-                reopened=_touched(plans[each.key]),
+                verdict="inconclusive", night=numbers[each.key], window=plans[each.key].window,
+                reopened=nights.touched(plans[each.key]), notes=nights.first(open_),
             )
             for each in results
         ]  # fmt: skip
@@ -129,7 +134,7 @@ class _Run:
             plan = plans[asked]
             before = plan.seen[-1].range if plan.seen else plan.window
             drift = Drifted(
-                verdict="inconclusive", night=nights[asked], before=before, after=plan.window, gates=(), rows=(),
+                verdict="inconclusive", night=numbers[asked], before=before, after=plan.window, gates=(), rows=(),
                 uncovered=(), numbers={}, headline=(),
             )  # fmt: skip
             return replace(self.frame, candidates=tuple(found), drift=drift)
@@ -138,18 +143,37 @@ class _Run:
     def night(self, *, again: bool) -> Night:
         """Finish what was begun, and look at what is new."""
         with State.open(self.job.state) as state:
-            begun = state.again() if again else state.unfinished()
+            begun = self._again(state) if again else state.unfinished()
+            if begun is not None and not begun.again:
+                begun = self._still_asked(state, begun)
+            if begun is not None and not begun.asked:  # every candidate was changed since it was planned
+                state.finish(begun, self.timed(self.frame))
+                begun = None
             if begun is None:
                 return self._fresh(state) or self._nothing_new(state)
-            night = self._finished(state, self._still_asked(state, begun), resumed=not again)
-            return night if again else self._fresh(state) or night
+            night = self._finished(state, begun, resumed=not again)
+            fresh = None if again else self._fresh(state)
+            return night if fresh is None else nights.worse(night, fresh)
+
+    def _keys(self) -> set[str]:
+        asked = self._asked(open_lake(self.job.lake))
+        return {each.key for each in asked if not isinstance(each, Candidate)} | {asking.drift_key(self.job)}
+
+    def _again(self, state: State) -> Begun | None:
+        """Take the last night back, if the job still asks for all that it was of."""
+        last, wanted = state.last(), self._keys()
+        gone = [] if last is None else [each for each in last.asked if each.series not in wanted]
+        if gone:
+            names = ", ".join(visible(str(each.about.get("name"))) for each in gone)
+            raise WorkbenchError(
+                f"the last night was of {names} as it was then, which the job no longer asks for (another version, "
+                "baseline or question); run without --again"
+            )
+        return state.again()
 
     def _still_asked(self, state: State, begun: Begun) -> Begun:
-        """Forget planned windows of candidates that the job no longer asks for."""
-        wanted = {
-            each.key for each in self._asked(open_lake(self.job.lake)) if not isinstance(each, Candidate)
-        }
-        wanted.add(asking.drift_key(self.job))
+        """Forget planned windows of candidates that the job no longer asks for: the next run plans them again."""
+        wanted = self._keys()
         for each in begun.asked:
             if each.series not in wanted and each.result is None:
                 begun = state.drop(begun, each.series)
@@ -177,11 +201,7 @@ class _Run:
         """Plan and run a night; None: nothing is new for anybody."""
         lake = open_lake(self.job.lake)
         drift, results, plans = self._plans(state, lake)
-        news = {
-            key: plan
-            for key, plan in plans.items()
-            if plan.begins or plan.window.decisions or plan.touched.height
-        }
+        news = {key: plan for key, plan in plans.items() if nights.is_news(plan, drift=key == drift)}
         if not news:
             return None
         about: dict[str, Mapping[str, Any]] = {
@@ -192,7 +212,7 @@ class _Run:
         begun = state.begin(
             self.job.name, self.now().isoformat(), {key: (plan, about[key]) for key, plan in news.items()}
         )
-        return self._finished(state, begun, resumed=False)
+        return self._finished(state, begun, resumed=False, asked=results)
 
     def _nothing_new(self, state: State) -> Night:
         """Say again what earlier nights say, by the gates as they are now."""
@@ -202,7 +222,7 @@ class _Run:
             each if isinstance(each, Candidate) else self._before(state, each, plans[each.key])
             for each in results
         ]
-        drifted = None if drift is None else _drift_before(state, drift, plans[drift])
+        drifted = None if drift is None else nights.drift_before(state, drift, plans[drift])
         _, problems = delivering.flush(self.job)  # of earlier nights
         night = replace(self.frame, candidates=tuple(found), drift=drifted, problems=tuple(problems))
         return delivering.tell(self.job, self.timed(night), self.job.output.folder / "nothing-new", self.at)
@@ -213,47 +233,75 @@ class _Run:
 
     # From planned to done.
 
-    def _finished(self, state: State, begun: Begun, *, resumed: bool) -> Night:
+    def _finished(
+        self, state: State, begun: Begun, *, resumed: bool, asked: list[Question | Candidate] | None = None
+    ) -> Night:
         self.at("planned")
         lake = open_lake(self.job.lake)
-        asked = self._asked(lake)
+        asked = self._asked(lake) if asked is None else asked
         if begun.phase == "planned":
             begun = self._judged(
                 state, begun, lake, [each for each in asked if not isinstance(each, Candidate)]
             )
         if begun.phase == "judged":
-            delivering.put(self.job, [self._place(begun, each) for each in begun.asked])
+            filed = [
+                each for each in begun.asked if each.result is not None and each.result.files is not None
+            ]
+            lost = delivering.put(self.job, [(each.look.night, self._place(begun, each)) for each in filed])
             self.at("entered")
             runs, problems = delivering.flush(self.job)
-            begun = state.reached(begun, "logged", runs=_kept(runs), problems=[*problems])
+            begun = state.reached(
+                begun, "logged", runs=nights.kept(runs), problems=[*self._problems, *lost, *problems]
+            )
             self.at("logged")
-        night = self._told(state, begun, asked, resumed=resumed)
-        begun = state.reached(begun, "told") if begun.phase == "logged" else begun
+        if begun.phase == "logged":
+            night = self._told(state, begun, asked, resumed=resumed)
+            begun = state.reached(begun, "told", night=to_json(night))
+        night = from_json(str(begun.notes["night"]), Night)
         self.at("told")
         state.finish(begun, night)
         self.at("done")
         return night
 
     def _judged(self, state: State, begun: Begun, lake: Lake, asked: list[Question]) -> Begun:
-        """Judge every window that has no result yet."""
+        """Judge every window that has no result yet; one that cannot be judged is planned again by the next run."""
         questions = {each.key: each for each in asked}
         for each in begun.asked:
             if each.result is not None:
                 continue
-            seen = state.looks(each.series)
-            plan = windows.planned_again(lake, seen, each.look, chosen=self.job.filter)
-            folder = self._place(begun, each)
-            if each.series == asking.drift_key(self.job):
-                result = judge_window(self.job, lake, plan, each.look, folder, entry=self._entry(begun, each))
-                self.at("filed")
-                begun = state.judged(begun, each.series, result)
-            else:
-                begun = self._candidate(state, begun, lake, each, questions[each.series], plan, folder)
+            question = questions.get(each.series)
+            try:
+                begun = self._window(state, begun, lake, each, question)
+            except (WorkbenchError, GovernanceError) as exc:
+                why = visible(str(exc))
+                if question is None:
+                    self._problems.append(
+                        f"{visible(str(each.about.get('name') or 'drift'))} could not be judged: {why}"
+                    )
+                else:
+                    said = question.result(
+                        verdict="could not run", night=0, window=each.look.range, notes=(why,)
+                    )
+                    self._failed[question.key] = said
+                begun = state.drop(begun, each.series)
             self.at("judged")
         self._bases.clear()
         return (
             begun if begun.phase != "planned" else state.reached(begun, "judged")
-        )  # what is left was judged before
+        )  # the rest was judged before
+
+    def _window(
+        self, state: State, begun: Begun, lake: Lake, each: Asked, question: Question | None
+    ) -> Begun:
+        plan = windows.planned_again(lake, state.looks(each.series), each.look, chosen=self.job.filter)
+        folder, entry = self._place(begun, each), self._entry(begun, each)
+        if question is not None:
+            return self._candidate(state, begun, lake, each, question, plan, folder)
+        if each.series != asking.drift_key(self.job):
+            raise WorkbenchError("the candidate changed while the night was planned; run again")
+        result = judge_window(self.job, lake, plan, each.look, folder, entry=entry)
+        self.at("filed")
+        return state.judged(begun, each.series, result)
 
     def _candidate(
         self,
@@ -294,9 +342,9 @@ class _Run:
         return self.job.output.folder / f"night-{begun.run:05}"
 
     def _entry(self, begun: Begun, each: Asked) -> str:
-        """Name what MLflow is to have of a window, for good."""
-        again = f"-again{begun.again}" if begun.again else ""
-        return f"{each.series[:16]}-{each.look.night:05}-{each.look.range.watermark}{again}"
+        """Name what MLflow is to have of a window, for good: of this run of this job, whoever else looked at it."""
+        own = content_hash([self.job.name, shown(self.job.lake), begun.run, begun.started, begun.again])
+        return f"{each.series[:16]}-{each.look.night:05}-{each.look.range.watermark}-{own[:12]}"
 
     def _told(self, state: State, begun: Begun, asked: list[Question | Candidate], *, resumed: bool) -> Night:
         notes: Mapping[str, Any] = begun.notes
@@ -333,6 +381,9 @@ class _Run:
             if isinstance(each, Candidate):
                 found.append(each)
                 continue
+            if each.key in self._failed:
+                found.append(self._failed[each.key])
+                continue
             now = judged.pop((each.which.text, each.bundle.version), None)
             if now is None:
                 seen = state.looks(each.key)
@@ -342,27 +393,3 @@ class _Run:
                 now = self._before(state, each, plan)
             found.append(now)
         return [*found, *judged.values()]
-
-
-def _kept(runs: delivering.Runs) -> dict[str, Json]:
-    return {name: [run, url] for name, (run, url) in runs.items()}
-
-
-def _touched(plan: Plan) -> tuple[Reopened, ...]:
-    ends = {look.night: look.range.watermark for look in plan.seen}
-    return tuple(
-        Reopened(night=night, watermark=ends[night], measures={}, **numbers)
-        for night, numbers in plan.reopened.items()
-    )
-
-
-def _drift_before(state: State, key: str, plan: Plan) -> Drifted:
-    results = [each for each in state.results(key) if isinstance(each, Drifted)]
-    if results:
-        note = f"nothing is new since night {results[-1].night}: the verdict is that night's"
-        return replace(results[-1], notes=(*results[-1].notes, note))
-    note = "no decision is in the window yet, so there was nothing to judge"
-    return Drifted(
-        verdict="inconclusive", night=0, before=plan.window, after=plan.window, gates=(), rows=(), uncovered=(),
-        numbers={}, headline=(), notes=(note,),
-    )  # fmt: skip

@@ -36,6 +36,8 @@ NIGHTLY = "30 2 * * *"
 _FILES = Path(__file__).parent / "schedules_files"
 _FIELD = re.compile(r"@([A-Z]+)@")
 _WHEN = re.compile(r"(?:[\d*A-Za-z][\dA-Za-z*,/-]* ){4}[\d*A-Za-z][\dA-Za-z*,/-]*")
+_MOST = (59, 23, 31, 12, 7)
+"""Of minute, hour, day, month and weekday."""
 _OPEN = "${{"
 """Begins an expression in a GitHub workflow, wherever it stands."""
 
@@ -54,7 +56,7 @@ def schedule(kind: str, path: str | PathLike[str], *, when: str = NIGHTLY) -> st
     """
     if kind not in KINDS:
         raise JobInvalid(f"there is no schedule for `{visible(kind)}`; {closest(kind, KINDS)}")
-    if not _WHEN.fullmatch(when):
+    if not _WHEN.fullmatch(when) or any(map(_beyond, when.split(), _MOST)):
         raise JobInvalid(
             f"`{visible(when)}` is no time; give minute, hour, day, month and weekday, as `{NIGHTLY}`"
         )
@@ -63,6 +65,12 @@ def schedule(kind: str, path: str | PathLike[str], *, when: str = NIGHTLY) -> st
     for name in ("JOB", "PATHS", "STATE", "OUTPUT"):
         _require_plain(values.get(name, ""))
     return _FIELD.sub(lambda found: values[found[1]], (_FILES / f"{kind}.tmpl").read_text(encoding="utf-8"))
+
+
+def _beyond(field: str, most: int) -> bool:
+    """Whether a field names a number that there is not; steps may be larger than what they step through."""
+    parts = re.split(r"[,-]", re.sub(r"/\d+", "", field))
+    return any(part.isdecimal() and int(part) > most for part in parts)
 
 
 def _require_plain(value: str) -> None:

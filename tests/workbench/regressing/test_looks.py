@@ -15,20 +15,12 @@ from hypothesis import strategies as st
 from workbench.bench.reviewed import reviewed_lake
 from workbench.certainty import SHARES
 from workbench.compare import Diff, compare
-from workbench.errors import GatesInvalid
+from workbench.errors import ColumnUnknown, GatesInvalid
 from workbench.estimating.gates_file import Gate
 from workbench.lake import open_lake
-from workbench.regressing import looks
-from workbench.regressing.looks import (
-    Reach,
-    clustered,
-    judge,
-    measures,
-    require,
-    tally_of,
-    together,
-    verdict_of,
-)
+from workbench.regressing import looks, tallying
+from workbench.regressing.looks import Reach, judge, require, verdict_of
+from workbench.regressing.tallying import clustered, measures, tally_of, together
 from workbench.shipped import shipped
 from workbench.weighing.stakes import Stakes
 
@@ -61,7 +53,7 @@ def test_sums_are_what_the_comparison_estimates(diff: Diff) -> None:
     quantities = looks.quantities_of([gate("approvals_now"), gate("good_held")], diff.stakes)
     names = [each.name for each in quantities]
     assert {*SHARES, "approvals_now", "good_held"} == set(names)
-    found = measures(tally_of(looks.sums_of(diff, quantities), names))
+    found = measures(tally_of(tallying.sums_of(diff, quantities), names))
     for each in diff.estimates.estimates:
         if each.quantity.name not in names or not each.low.clusters.size:
             continue
@@ -74,7 +66,7 @@ def test_sums_are_what_the_comparison_estimates(diff: Diff) -> None:
 def test_parts_of_the_log_add_up_to_all_of_it(diff: Diff) -> None:
     quantities = looks.quantities_of([], diff.stakes)
     names = [each.name for each in quantities]
-    sums = looks.sums_of(diff, quantities)
+    sums = tallying.sums_of(diff, quantities)
     parts = [tally_of(sums.gather_every(3, at), names) for at in range(3)]
     assert together(parts).equals(tally_of(sums, names))
 
@@ -82,7 +74,7 @@ def test_parts_of_the_log_add_up_to_all_of_it(diff: Diff) -> None:
 def test_wider_clusters_are_sums_of_their_sessions(diff: Diff) -> None:
     quantities = looks.quantities_of([], diff.stakes)
     names = [each.name for each in quantities]
-    wide = looks.sums_of(diff, quantities, ("principal",))
+    wide = tallying.sums_of(diff, quantities, ("principal",))
     rows = clustered(wide, names)
     assert rows.height == diff.frame.select(pl.col("principal").n_unique()).collect().item() < wide.height
     assert measures(tally_of(rows, names)) == pytest.approx(measures(tally_of(wide, names)))
@@ -159,6 +151,39 @@ def test_a_log_with_none_of_it_says_so() -> None:
     assert (found.state, found.low, found.upper, found.sessions) == ("open", None, None, 0)
     assert "label" in found.why
     assert verdict_of([found]) == "inconclusive"
+
+
+def test_nothing_in_twenty_sessions_is_no_proof_of_a_total() -> None:
+    """Without spread there is no variance, and without variance no bound: 0 in 20 is not 0, nor in 2,000."""
+    asked = [gate("harm_new", at_most=0.001)]
+    for sessions in (20, 2_000):
+        (found,) = judge(asked, tally([(0, 1)] * sessions, name="harm_new"))
+        assert (found.state, found.upper) == ("open", None)
+        assert "differ" in found.why
+    (some,) = judge(asked, tally([(0, 1)] * 2_000 + [(1, 1)] * 20, name="harm_new"))
+    assert some.upper is not None
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.3])
+def test_totals_on_their_threshold_are_hardly_ever_met(rate: float) -> None:
+    """Fifty nightly looks at what is exactly at the threshold: asymptotic, so a little above one in twenty is allowed."""
+    chance, met, jobs = np.random.default_rng(11), 0, 200
+    for _ in range(jobs):
+        seen = pl.DataFrame(schema=tallying.TALLY)
+        for _night in range(50):
+            drawn = tally(zip(chance.poisson(rate, size=20), [1] * 20, strict=True), name="harm_new")
+            seen = together([seen, drawn])
+            if judge([gate("harm_new", at_most=rate)], seen)[0].state == "met":
+                met += 1
+                break
+    assert met / jobs <= 0.07
+
+
+def test_a_cluster_that_is_nothing_is_named_before_anything_is_summed(diff: Diff) -> None:
+    with pytest.raises(ColumnUnknown) as caught:
+        tallying.sums_of(diff, looks.quantities_of([], diff.stakes), ("principle",))
+    assert "did you mean `principal`" in str(caught.value)
 
 
 def test_a_session_larger_than_declared_is_told() -> None:

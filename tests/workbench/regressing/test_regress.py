@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +16,6 @@ from workbench.regressing.regress import STEPS, regress
 from workbench.shipped import shipped
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from workbench.regressing.result import Candidate, Night
 
 CANDIDATE = shipped("support-desk/candidate")
@@ -355,3 +354,97 @@ def test_a_job_may_be_of_some_tenants_only(desk: Growing, tmp_path: Path) -> Non
 
     assert found.window is not None
     assert found.window.decisions == lake.where(pl.col("tenant") == "acme").history.collect().height > 0
+
+
+def test_a_window_of_time_keeps_what_sessions_did_before_it(desk: Growing, tmp_path: Path) -> None:
+    """Windows overlap: a session that a wider one saw whole is not cut down to its part of a narrower one."""
+    desk.grow(desk=desk.last[DESK], review=desk.last["review"])
+    times: Any = desk.grow().history.select("decided_at").collect().to_series()
+    path = job_file(tmp_path, tables='[window]\nmode = "time"\nlast = "3h"\n')
+    whole = only(night(path, now=lambda: times.max() + timedelta(seconds=1)))
+    path = job_file(tmp_path, tables='[window]\nmode = "time"\nlast = "5m"\n')
+    part = only(night(path, now=lambda: times.max() + timedelta(seconds=1)))
+    assert whole.window is not None
+    assert part.window is not None
+    assert 0 < part.window.decisions < whole.window.decisions == DECISIONS
+    assert part.night == 2
+    assert said_gates(part) == said_gates(whole)
+
+
+def test_again_refuses_what_the_job_no_longer_asks_for_and_keeps_what_was_found(
+    desk: Growing, tmp_path: Path
+) -> None:
+    desk.grow(desk=desk.last[DESK])
+    path = job_file(tmp_path)
+    night(path)
+    other = _copied(CANDIDATE, tmp_path / "other")
+    (other / "orders.cedar").write_text((other / "orders.cedar").read_text() + "\n// changed\n")
+    refused = night(job_file(tmp_path, candidates=[str(other)]), again=True)
+    assert refused.exit_code == 3
+    assert "no longer asks for" in refused.problems[0]
+    kept = only(night(job_file(tmp_path)))
+    assert (kept.night, "nothing is new since night 1" in kept.notes[0]) == (1, True)
+
+
+def _copied(folder: Path, to: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(folder, to))
+
+
+def test_a_night_that_was_finished_late_does_not_hide_its_regression(desk: Growing, tmp_path: Path) -> None:
+    """Stopped while it found a regression on the log; the thresholds are then relaxed, and more comes: exit code 1."""
+    desk.grow(desk=desk.last[DESK] // 2, review=desk.last["review"])
+    log = GATES.replace("at_most", 'on = "log"\nat_most')
+
+    def stop(reached: str) -> None:
+        if reached == "judged":
+            raise _StoppedError
+
+    with pytest.raises(_StoppedError):
+        night(job_file(tmp_path, gates=log, good=0.01), at=stop)
+    desk.grow(desk=desk.last[DESK])
+    found = night(job_file(tmp_path, gates=log))
+    assert (found.exit_code, only(found).night, found.resumed) == (1, 1, True)
+    assert "the night after it" in found.problems[-1]
+    assert "ship" in found.problems[-1]
+
+
+def test_a_candidate_whose_sources_are_away_is_looked_at_by_the_next_run(
+    desk: Growing, tmp_path: Path
+) -> None:
+    """One candidate cannot be judged, the other is; nothing of the window is lost to the first."""
+    desk.grow(desk=desk.last[DESK], review=desk.last["review"])
+    path = tmp_path / "job.toml"
+    text = job_file(tmp_path).read_text()
+    path.write_text(f'context = "candidate"\n{text}\n[sources]\norders = "nowhere"\n')
+    found = night(path)
+    assert found.exit_code == 3
+    assert only(found).notes
+    plan = night(path, dry_run=True)
+    window = only(plan).window
+    assert window is not None
+    assert (window.decisions, only(plan).night) == (DECISIONS, 1)
+
+
+def test_a_candidate_that_was_in_force_could_not_run(desk: Growing, tmp_path: Path) -> None:
+    desk.grow(desk=desk.last[DESK])
+    found = night(job_file(tmp_path, candidates=[str(BASELINE)]))
+    assert found.exit_code == 3
+    assert "under this very version" in only(found).notes[0]
+
+
+def test_two_jobs_over_one_log_are_two_runs(desk: Growing, tmp_path: Path) -> None:
+    """The same window, candidate and series, another threshold and state: MLflow has both, each with its verdict."""
+    desk.grow(desk=desk.last[DESK], review=desk.last["review"])
+    log = GATES.replace("at_most", 'on = "log"\nat_most')
+    to = '[mlflow]\nexperiment = "e"\nslices = []\ntraces = 0\n'
+    ids = []
+    for name, good in (("kind", 0.9), ("strict", 0.01)):
+        path = job_file(tmp_path, name=name, gates=log, good=good, tables=f"{to}\n")
+        ids.append(only(night(path)).run_id)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    outcomes = [client.get_run(str(run)).data.tags["redecide.outcome"] for run in ids]
+    assert outcomes == ["ship", "don't ship"]

@@ -241,6 +241,8 @@ def test_nothing_is_left_open_in_a_file(stand_in: Path, tmp_path: Path, kind: st
     [
         ("crom", "0 4 * * *", "there is no schedule for `crom`; did you mean `cron`?"),
         ("cron", "0 4 * *", "`0 4 * *` is no time"),
+        ("cron", "99 4 * * *", "`99 4 * * *` is no time"),
+        ("cron", "0 4 1-40 * *", "is no time"),
         ("cron", "0 4 * * *\nreboot", "is no time"),
         ("github", '0 4 * * "x"', "is no time"),
         ("cron", "0 4 * * %", "is no time"),
