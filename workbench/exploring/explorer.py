@@ -229,6 +229,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets ships no ty
             self._filter = chosen
             looked = dict(self._looked)
             self.table.is_stale = True
+        self.board.show_problem("")  # of what was asked before; one that comes later outlives this answer
 
         def find(cancelled: Cancelled) -> Found | None:
             hits = self._hits.search(chosen.text, cancelled, self._progress()) if chosen.text else None

@@ -97,7 +97,6 @@ class FilterView(View):
     def show(self, chosen: Filter, found: Found, total: int) -> None:
         """Show a filter and what it leaves."""
         with self.lock, self.hold_sync():
-            self.problem = ""
             self._facets = [_facet(each) for each in found.facets if each.name != "kind" or each.distinct > 1]
             self._text = chosen.text
             self._times = [written(chosen.since), written(chosen.until)]

@@ -237,3 +237,13 @@ def test_a_terminal_is_told_how_many(explorer: Explorer, desk: Lake) -> None:
     explorer.set(verdict="block")
     n = rows(explorer)
     assert repr(explorer) == f"Explorer of {desk.uri}: {n} of 800 decisions"
+
+
+def test_a_problem_outlives_the_answer_to_what_was_asked_before(explorer: Explorer) -> None:
+    """A search that takes long ends after somebody typed what is no time: that stays said, until the next change."""
+    explorer.board.show_problem("no time can be read from 'soon'")
+    explorer.board.show(explorer.filter, explorer._found, explorer.index.frame.height)
+    assert "soon" in explorer.board.problem
+    explorer.set(text="")
+    assert explorer.wait(60)
+    assert explorer.board.problem == ""
