@@ -29,7 +29,7 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 # No deadlines: two cores are shared with child processes and fsync, and a slow example is not a wrong one.
 settings.register_profile("default", max_examples=50, deadline=None)
 settings.register_profile(
-    "ci", max_examples=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "ci", max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "nightly", parent=settings.get_profile("ci"), max_examples=2000, stateful_step_count=100

@@ -38,10 +38,6 @@ def pin(
 
     if out is not None and not out.is_dir():
         _refuse_other(out, decision_id)
-        if out.suffix and not out.parent.is_dir():
-            raise PinInvalid(
-                f"there is no folder {out.parent} to write {out.name} to; make it, or correct the path"
-            )
     found = pinned(open_lake(lake), decision_id, note=note, keep=keep or (), expect=expect)
     if out is None:
         print(found.text, end="")

@@ -167,7 +167,7 @@ def tuned(shop: Shop) -> Path:
         {"most": [1_500, 3_000, 6_500, 9_000, 30_000]},
         objectives=["harm_let_through", "good_held_up"],
     )
-    best = found.best("harm_let_through", at_most={"good_held_up": 0.1})
+    best = found.best("harm_let_through", at_most={"good_held_up": 0.2})
     return written(shop.root / "policies" / "tuned", found.sweep.bundle(best))
 
 

@@ -104,7 +104,7 @@ def test_the_shortest_time_counts() -> None:
     assert cpu < best < 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_night_and_going_on_with_one_that_was_stopped(tmp_path: Path) -> None:
     args = ("regress", "--rows", "600", "--lakes", str(tmp_path), "--stopped", "judged")
     fresh, resumed = _json(*args)["runs"]

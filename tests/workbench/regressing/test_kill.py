@@ -54,6 +54,9 @@ PASSED = (
 )  # fmt: skip
 """What a night of that job passes: a candidate, and drift beside it."""
 POINTS = [(step, PASSED[: at + 1].count(step)) for at, step in enumerate(PASSED)]
+EVERY = POINTS[1::2]
+BY_NAME = [pytest.param(*each, marks=pytest.mark.fuzz) for each in POINTS[::2]]
+"""Half of the points run with all tests, the others with `-m fuzz`: each is a night of its own."""
 CHANGES = 4
 """So many of the changes that a night makes to the disk are deadly, each in a test of its own."""
 
@@ -201,7 +204,7 @@ def test_the_points_are_all_the_steps_of_a_night(undisturbed: tuple[dict[str, An
     assert any(each[0] == "run" and each[-1] for each in runs), "files are there"
 
 
-@pytest.mark.parametrize(("step", "nth"), POINTS)
+@pytest.mark.parametrize(("step", "nth"), [*EVERY, *BY_NAME])
 def test_killed_at_a_step_and_run_again_it_is_as_if_it_had_not_been(
     nights: Nights, undisturbed: tuple[dict[str, Any], dict[str, Any]], step: str, nth: int
 ) -> None:
