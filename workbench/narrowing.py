@@ -17,12 +17,10 @@ import polars as pl
 
 from runtime.canonical import sha256
 from workbench.errors import AxisInvalid, ColumnUnknown, NotComparable
+from workbench.pins import Pins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-FEW_LEDGERS = 16
-"""Up to so many a window is written out, so that files of a table that lie before it are not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +37,7 @@ class Narrowing:
         """Both as one; None: every decision."""
         if not self.after:
             return self.where
-        later = beyond(self.after)
+        later = ~Pins(self.after).holds  # a ledger that the pin does not name is after it as a whole
         return later if self.where is None else later & self.where
 
     @property
@@ -54,16 +52,6 @@ class Narrowing:
         """Return the pins of what is made of these decisions: `after` and `where`, where there are any."""
         window: dict[str, object] = {"after": dict(sorted(self.after.items()))} if self.after else {}
         return window | narrowed_to(self.where)
-
-
-def beyond(after: Mapping[str, int]) -> pl.Expr:
-    """Whether a row comes after a pin; a ledger that the pin does not name is after it as a whole."""
-    writer, position = pl.col("writer"), pl.col("position")
-    if len(after) > FEW_LEDGERS:
-        last = writer.replace_strict(list(after), list(after.values()), default=0, return_dtype=pl.Int64)
-        return position > last
-    known = [(writer == ledger) & (position > last) for ledger, last in sorted(after.items())]
-    return reduce(lambda one, other: one | other, known, ~writer.is_in(sorted(after)))
 
 
 def all_of(conditions: Sequence[pl.Expr], rows: pl.DataFrame, *, earlier: pl.Expr | None) -> pl.Expr | None:

@@ -17,7 +17,7 @@ from workbench.errors import ColumnUnknown, WorkbenchError
 from workbench.history.hashes import sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Part = Literal["search", "confirm"]
 SESSION = ("tenant", "session_id")
@@ -67,11 +67,19 @@ def names_of(cluster: str | Iterable[str]) -> tuple[str, ...]:
     return (cluster,) if isinstance(cluster, str) else tuple(cluster)
 
 
-def clusters(rows: pl.DataFrame, labels: pl.LazyFrame, cluster: tuple[str, ...]) -> pl.Series:
+def clusters(
+    rows: pl.DataFrame, labels: pl.LazyFrame, cluster: tuple[str, ...], *, known: Sequence[str] = ()
+) -> pl.Series:
     """Return the name of each row's cluster (String, never null): canonical JSON of its keys.
 
     A session that a name says nothing of (no such label, or null) is a cluster of its own: nobody said what it hangs
     together with.
+
+    Args:
+        rows: of sessions, or what has them.
+        labels: in force.
+        cluster: columns of `rows`, or names of labels on sessions.
+        known: columns that there are to choose from; empty: those of `rows`.
 
     Raises:
         ColumnUnknown: a name is neither a column of the rows nor a label on sessions.
@@ -82,14 +90,14 @@ def clusters(rows: pl.DataFrame, labels: pl.LazyFrame, cluster: tuple[str, ...])
     for name in cluster:
         if name not in frame.columns:
             frame = frame.join(
-                _label(labels, name, rows.columns), on=SESSION, how="left", maintain_order="left"
+                _label(labels, name, known or rows.columns), on=SESSION, how="left", maintain_order="left"
             )
     unsaid = pl.any_horizontal(pl.col(name).is_null() for name in cluster)
     wide, own = (pl.struct(names).struct.json_encode() for names in (cluster, SESSION))
     return frame.select(cluster=pl.when(unsaid).then(own).otherwise(wide))["cluster"]
 
 
-def _label(labels: pl.LazyFrame, name: str, columns: list[str]) -> pl.DataFrame:
+def _label(labels: pl.LazyFrame, name: str, columns: Sequence[str]) -> pl.DataFrame:
     of_sessions = labels.filter(pl.col("decision_id").is_null())
     found = (
         of_sessions.filter(pl.col("label") == name).select(*SESSION, pl.col("value").alias(name)).collect()

@@ -51,6 +51,11 @@ class Question:
             "baseline": self.baseline.text, "baseline_version": None if self.base is None else self.base.version,
         }  # fmt: skip
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the candidate is the very version that it is held beside."""
+        return self.base is not None and self.base.version == self.bundle.version
+
     def baseline_of(self, lake: Lake) -> Replay:
         """Decide a window as the baseline does."""
         return lake.replay(policy=self.base, recompile=False)
@@ -80,31 +85,16 @@ def questions(job: Job, lake: Lake) -> Iterator[Question | Candidate]:
         except (WorkbenchError, GovernanceError) as exc:
             yield _could_not(job, which, visible(str(exc)))
             continue
-        if (other := asked.setdefault(found.key, which.text)) != which.text or found.base_is_candidate:
-            same = "the baseline" if found.base_is_candidate else f"`{visible(other)}`"
-            yield found.question.result(
-                verdict="could not run", night=0, window=None, notes=(_same(found, same),)
-            )
+        other = asked.setdefault(found.key, which.text)
+        if found.is_baseline or other != which.text:
+            same = "the baseline" if found.is_baseline else f"`{visible(other)}`"
+            yield found.result(verdict="could not run", night=0, window=None, notes=(_same(found, same),))
         else:
-            yield found.question
+            yield found
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    question: Question
-
-    @property
-    def key(self) -> str:
-        return self.question.key
-
-    @property
-    def base_is_candidate(self) -> bool:
-        base = self.question.base
-        return base is not None and base.version == self.question.bundle.version
-
-
-def _same(found: _Found, other: str) -> str:
-    version = found.question.bundle.version[:12]
+def _same(found: Question, other: str) -> str:
+    version = found.bundle.version[:12]
     return (
         f"it is {other}, version {version}: there is nothing to compare; propose another candidate, or leave "
         "`candidates` out to watch for drift"
@@ -118,7 +108,7 @@ def _could_not(job: Job, which: Which, why: str) -> Candidate:
     )  # fmt: skip
 
 
-def _question(job: Job, lake: Lake, which: Which) -> _Found:
+def _question(job: Job, lake: Lake, which: Which) -> Question:
     bundle = which.bundle(lake)
     if bundle is None:
         raise WorkbenchError(f"`{visible(which.text)}` names no bundle; give a folder, a version or an alias")
@@ -133,11 +123,9 @@ def _question(job: Job, lake: Lake, which: Which) -> _Found:
     }
     if job.context.kind == "spec":
         named["context"] = content_hash((job.context.path or job.path).read_text(encoding="utf-8"))
-    return _Found(
-        Question(
-            key=series_key({**job.asks(), **named}), which=which, bundle=bundle, baseline=job.baseline, base=base,
-            context=context, limits=limits, sources=dict(job.sources),
-        )
+    return Question(
+        key=series_key({**job.asks(), **named}), which=which, bundle=bundle, baseline=job.baseline, base=base,
+        context=context, limits=limits, sources=dict(job.sources),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from workbench.errors import WorkbenchError
 from workbench.runs.entry_files import read_entry
@@ -17,7 +17,7 @@ from workbench.runs.sending import Sent
 from workbench.texts import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from workbench.regressing.job import Job
@@ -28,6 +28,8 @@ OUTBOX = "outbox"
 """Folder below the state's, of what MLflow is to have."""
 
 ENTRY = "entry.json"
+
+Result = TypeVar("Result", bound="Candidate | Drifted")
 
 Runs = dict[str, tuple[str, str | None]]
 """By entry: id and address of its first run."""
@@ -102,21 +104,9 @@ def tracking_uri(job: Job) -> str:
     return store_uri(library(), None if job.mlflow is None else job.mlflow.tracking_uri, None, job.lake)
 
 
-def with_runs(
-    results: Sequence[Candidate | Drifted], entries: Mapping[int, str], runs: Runs
-) -> tuple[Candidate | Drifted, ...]:
-    """Return results with the runs that MLflow has of them.
-
-    Args:
-        results: of a night.
-        entries: id of what was written of each, by place.
-        runs: what is in MLflow.
-    """
-    found: list[Candidate | Drifted] = []
-    for at, each in enumerate(results):
-        run = runs.get(entries.get(at, ""))
-        found.append(each if run is None else replace(each, run_id=run[0], run_url=run[1]))
-    return tuple(found)
+def with_run(result: Result, run: tuple[str, str | None] | None) -> Result:
+    """Return a result with the run that MLflow has of it; None: it has none."""
+    return result if run is None else replace(result, run_id=run[0], run_url=run[1])
 
 
 def tell(
@@ -146,10 +136,9 @@ def tell(
     at("notified")
     from workbench.regressing.reporting.write import write  # noqa: PLC0415 - templates and XML
 
-    night = write(night, folder, job.output.formats)
     if job.output.notebook and notebook:
         night = _with_notebook(night, folder, earlier)
-        night = write(night, folder, job.output.formats)  # so that each names all of them
+    night = write(night, folder, job.output.formats)  # last, so that each names all of them
     at("written")
     return night
 

@@ -14,8 +14,7 @@ from workbench.masking import leaving
 from workbench.regressing.drift_declared import DriftGate
 from workbench.regressing.drift_gate import judge_drift
 from workbench.regressing.result import Drifted
-from workbench.regressing.windows import held
-from workbench.run import user_name
+from workbench.runs.contents import REGRESSION, maker, note_of
 from workbench.runs.entry import Entry, Measure, Run, Series
 from workbench.runs.entry_files import write_entry
 from workbench.texts import count
@@ -23,8 +22,6 @@ from workbench.tracking import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import polars as pl
 
     from runtime.canonical import Json
     from workbench.lake import Lake
@@ -49,10 +46,8 @@ def judge_window(job: Job, lake: Lake, plan: Plan, look: Look, folder: Path, *, 
         )  # fmt: skip
     else:
         other = seen[0 if gate.compare == "first" else -1]
-        before = lake.at(other.range.to).since(other.range.after)
-        conditions = [each for each in (plan.chosen, other.stretch.holds) if each is not None]
-        apart = ~_in(other).fill_null(value=False)  # windows of time overlap
-        judged = judge_drift(before.where(*conditions), plan.new(lake).where(apart), gate, look.night - 1)
+        after = plan.new(lake).where(~other.holds)  # windows of time overlap
+        judged = judge_drift(other.of(lake, plan.chosen), after, gate, look.night - 1)
         found = Drifted(
             night=look.night,
             before=other.range,
@@ -62,14 +57,6 @@ def judge_window(job: Job, lake: Lake, plan: Plan, look: Look, folder: Path, *, 
         )
     _write(job, found, look, folder, entry)
     return found
-
-
-def _in(look: Look) -> pl.Expr:
-    """Whether a decision is of an earlier window."""
-    inside = held(look.range.to)
-    if look.range.after:
-        inside &= ~held(look.range.after)
-    return inside if look.stretch.holds is None else inside & look.stretch.holds
 
 
 def _write(job: Job, found: Drifted, look: Look, folder: Path, entry: str) -> None:
@@ -84,12 +71,10 @@ def _write(job: Job, found: Drifted, look: Look, folder: Path, entry: str) -> No
     measures = tuple(
         Measure(name=name, value=float(value), step=step) for name, value in found.numbers.items()
     )
-    regression = {"ship": "false", "don't ship": "true"}.get(found.verdict, "unknown")
     tags = {
         "redecide.kind": "drift", "redecide.job": job.name, "redecide.night": str(found.night),
-        "redecide.outcome": found.verdict, "redecide.regression": regression, "redecide.lake": shown(job.lake),
-        "mlflow.source.name": "redecide", "mlflow.source.type": "LOCAL", "mlflow.user": user_name(),
-        "mlflow.note.content": "\n\n".join(found.headline),
+        "redecide.outcome": found.verdict, "redecide.regression": REGRESSION.get(found.verdict, "unknown"),
+        "redecide.lake": shown(job.lake), "mlflow.note.content": note_of("\n".join(found.headline)), **maker(),
     }  # fmt: skip
     params = {f"window.to.{name}": str(last) for name, last in found.after.to.items()}
     params |= {f"window.after.{name}": str(last) for name, last in found.after.after.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from workbench.faces import Page, Table
@@ -24,20 +24,7 @@ class Judgement:
 
     def as_dict(self) -> dict[str, Json]:
         """Return it as JSON."""
-        names = (
-            "text",
-            "quantity",
-            "state",
-            "low",
-            "high",
-            "lower",
-            "upper",
-            "level",
-            "method",
-            "sessions",
-            "why",
-        )
-        gates: list[Json] = [{name: getattr(gate, name) for name in names} for gate in self.gates]
+        gates: list[Json] = [asdict(gate) for gate in self.gates]
         return {"verdict": self.verdict, "exit_code": EXIT[self.verdict], "night": self.night, "gates": gates}
 
     def page(self) -> Page:

@@ -19,9 +19,8 @@ from workbench.log import prepare
 from workbench.metrics import has_labels
 from workbench.progress import progress
 from workbench.promoting.evidence import LOOKS
-from workbench.regressing import looks, tallying
+from workbench.regressing import looks, nights, tallying
 from workbench.regressing.judgement import Judgement
-from workbench.regressing.result import Candidate, Reopened
 from workbench.regressing.state import FIRST, NIGHT
 from workbench.replay import CAUSES
 from workbench.runs.entry import Measure
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from workbench.lake import Lake
     from workbench.regressing.asking import Question
     from workbench.regressing.job import Job
+    from workbench.regressing.result import Candidate, Reopened
     from workbench.regressing.windows import Look, Plan
     from workbench.replay import Replay
 
@@ -87,70 +87,65 @@ def judge(
     Cost: a replay and a comparison of the window, one of touched sessions, and some 15 s a million decisions to
     write it all down.
     """
-    _require_another(asked, plan.new(lake))
-    diff = _compared(job, base, asked.candidate_of(plan.new(lake)))
+    window = plan.new(lake)
+    _require_another(asked, window)
+    diff = _compared(job, base, asked.candidate_of(window))
     _require_replayed(diff)
     wanted = looks.quantities_of(job.gates, job.stakes)
     sums = _sums(job, lake, asked, plan, diff, wanted, earlier)
     every = _together(earlier, sums, look.night)
     names = [each.name for each in wanted]
-    tally = tallying.tally_of(tallying.clustered(every, names), names)
-    reach = looks.Reach(job.looks.largest_session, job.looks.planned_sessions)
-    gates = looks.judge(job.gates, tally, reach)
-    outcome = Judgement(verdict=looks.verdict_of(gates), gates=gates, night=look.night)
+    outcome = _outcome(job, every, names, look.night)
     by_night = _by_night(plan, every, names, look)
-    reopened = _reopened(plan, by_night)
+    reopened = nights.reopened(plan, by_night)
     scores = None if job.scoring is None else job.scoring.run(diff)
-    files = _written(
-        job,
-        asked,
-        diff,
-        outcome,
-        scores,
-        reopened,
-        look,
-        folder,
-        entry=entry,
-        tonight=by_night[look.night],
-    )
     worse = regressed(diff).collect()
+    files = _written(
+        job, asked, diff, outcome, scores, reopened, look, folder, entry=entry, tonight=by_night[look.night],
+        worse=worse,
+    )  # fmt: skip
     return Judged(
         asked.result(
             verdict=outcome.verdict,
             night=look.night,
             window=plan.window,
             reopened=reopened,
-            gates=gates,
+            gates=outcome.gates,
             numbers=_finite({**diff.summary(), **diff.metrics()}),
             headline=tuple(headline(diff)) if plan.window.decisions else (),
             changed=int(diff.summary()["decisions_changed"]),
             regressed=known(counted(worse)),
             examples=tuple(_examples(diff, worse)),
             scores={} if scores is None else _finite(scores.summary()),
-            notes=(
-                *(_notes(diff) if plan.window.decisions else ()),
-                *(() if scores is None else map(visible, scores.notes)),
-            ),
+            notes=(*_notes(diff), *(() if scores is None else map(visible, scores.notes))),
             files=str(files),
         ),
         sums,
     )
 
 
-def judged_before(
-    job: Job, asked: Question, looked: Look | None, earlier: pl.DataFrame | None, plan: Plan
-) -> Candidate:
+def judged_before(job: Job, asked: Question, plan: Plan, earlier: pl.DataFrame | None) -> Candidate:
     """Say of a candidate of which nothing is new what earlier nights say, by the gates as they are declared now."""
-    if looked is None or earlier is None:
+    if not plan.seen or earlier is None:
         note = "no decision is in the window yet, so there was nothing to judge"
         return asked.result(verdict="inconclusive", night=0, window=plan.window, notes=(note,))
-    names = [each.name for each in looks.quantities_of(job.gates, job.stakes)]
-    reach = looks.Reach(job.looks.largest_session, job.looks.planned_sessions)
-    gates = looks.judge(job.gates, tallying.tally_of(tallying.clustered(earlier, names), names), reach)
-    note = f"nothing is new since night {looked.night}: the verdict is that of the nights so far"
+    night = plan.seen[-1].night
+    outcome = _outcome(job, earlier, [gate.quantity for gate in job.gates], night)
+    note = f"nothing is new since night {night}: the verdict is that of the nights so far"
     return asked.result(
-        verdict=looks.verdict_of(gates), night=looked.night, window=plan.window, gates=gates, notes=(note,)
+        verdict=outcome.verdict, night=night, window=plan.window, gates=outcome.gates, notes=(note,)
     )
+
+
+def _outcome(job: Job, sums: pl.DataFrame, names: Sequence[str], night: int) -> Judgement:
+    """Judge the gates by every session, as it was found last."""
+    reach = looks.Reach(job.looks.largest_session, job.looks.planned_sessions)
+    gates = looks.judge(job.gates, _tally(sums, names), reach)
+    return Judgement(verdict=looks.verdict_of(gates), gates=gates, night=night)
+
+
+def _tally(sums: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    return tallying.tally_of(tallying.clustered(sums, names), names)
 
 
 def _require_another(asked: Question, window: Lake) -> None:
@@ -244,19 +239,9 @@ def _by_night(
     of_night = every.join(plan.touched.select(*SESSION, _of="night"), on=SESSION, how="left")
     of_night = of_night.with_columns(_of=pl.coalesce("_of", *first, NIGHT))
     return {
-        night: tallying.measures(
-            tallying.tally_of(tallying.clustered(of_night.filter(pl.col("_of") == night), names), names)
-        )
+        night: tallying.measures(_tally(of_night.filter(pl.col("_of") == night), names))
         for night in (*plan.reopened, look.night)
     }
-
-
-def _reopened(plan: Plan, by_night: Mapping[int, Mapping[str, float]]) -> tuple[Reopened, ...]:
-    ends = {look.night: look.range.watermark for look in plan.seen}
-    return tuple(
-        Reopened(night=night, watermark=ends[night], measures=by_night[night], **numbers)
-        for night, numbers in plan.reopened.items()
-    )
 
 
 def _written(
@@ -271,6 +256,7 @@ def _written(
     *,
     entry: str,
     tonight: Mapping[str, float],
+    worse: pl.DataFrame,
 ) -> Path:
     """Write what MLflow and people are to have, and return the folder of the files."""
     with _told_of(folder):
@@ -291,7 +277,7 @@ def _written(
             outcome=outcome, step=look.range.watermark, slices=("tool",) if mlflow is None else mlflow.slices,
             traces=0 if mlflow is None else mlflow.traces, tags=_tags(job, outcome, reopened, look),
             numbers=_finite(numbers), earlier=earlier,
-            series=line, artifacts=job.output.artifacts,
+            series=line, artifacts=job.output.artifacts, worse=worse,
         )  # fmt: skip
     return folder / (made.runs[0].files or "")
 
@@ -374,8 +360,3 @@ def _notes(diff: Diff) -> list[str]:
             f"{count(lost, 'decision')} of the window could not be replayed, and are neither allowed nor blocked"
         )
     return [visible(each) for each in notes]
-
-
-def with_run(candidate: Candidate, run_id: str, url: str | None) -> Candidate:
-    """Return a result with the run that MLflow has of it."""
-    return replace(candidate, run_id=run_id, run_url=url)

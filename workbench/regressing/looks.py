@@ -30,6 +30,7 @@ from workbench.certainty import SHARES
 from workbench.errors import GatesInvalid
 from workbench.regressing.result import GateLook
 from workbench.regressing.tallying import PARTS
+from workbench.statistics.clusters import FEW
 from workbench.statistics.sequences import Watch, asymptotic
 from workbench.texts import count, visible
 from workbench.weighing.quantities import BY_NAME, Quantity
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from workbench.estimating.gates_file import Gate
     from workbench.regressing.result import Verdict
     from workbench.weighing.stakes import Stakes
-
-FEW = 20
-"""Sessions below which no variance is estimated, as everywhere (DESIGN section 7)."""
 
 MOST_NEEDED = 1_000
 """Times as many sessions, above which nobody waits for them."""

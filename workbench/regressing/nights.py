@@ -1,6 +1,6 @@
 """What follows from nights, before one is judged and after: what is news, what was said before, which of two is told.
 
-One rule: pure functions of plans and nights.
+One rule: nothing is judged, written or sent here.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from workbench.regressing.result import WORST, Drifted, Night, Reopened
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runtime.canonical import Json
     from workbench.regressing.delivering import Runs
+    from workbench.regressing.result import Range
     from workbench.regressing.state import Begun, State
     from workbench.regressing.windows import Plan
 
@@ -46,11 +49,16 @@ def worse(stopped: Night, fresh: Night) -> Night:
     return replace(stopped, problems=(*stopped.problems, after))
 
 
-def touched(plan: Plan) -> tuple[Reopened, ...]:
-    """Return the windows that a night would open again, without their numbers."""
+def reopened(plan: Plan, measures: Mapping[int, Mapping[str, float]]) -> tuple[Reopened, ...]:
+    """Return the earlier windows that a night opens again.
+
+    Args:
+        plan: of the night.
+        measures: what windows come to now, by night; empty: nothing was judged.
+    """
     ends = {look.night: look.range.watermark for look in plan.seen}
     return tuple(
-        Reopened(night=night, watermark=ends[night], measures={}, **numbers)
+        Reopened(night=night, watermark=ends[night], measures=measures.get(night, {}), **numbers)
         for night, numbers in plan.reopened.items()
     )
 
@@ -63,7 +71,16 @@ def drift_before(state: State, key: str, plan: Plan) -> Drifted:
         note = f"nothing is new since night {results[-1].night}: the verdict is that night's"
         return replace(results[-1], notes=(*results[-1].notes, note))
     note = "no decision is in the window yet, so there was nothing to judge"
+    return _unjudged(plan, night=0, before=plan.window, notes=(note,))
+
+
+def drift_planned(plan: Plan) -> Drifted:
+    """Return the windows that would be held beside each other, judged by nothing."""
+    return _unjudged(plan, night=plan.night, before=plan.seen[-1].range if plan.seen else plan.window)
+
+
+def _unjudged(plan: Plan, *, night: int, before: Range, notes: tuple[str, ...] = ()) -> Drifted:
     return Drifted(
-        verdict="inconclusive", night=0, before=plan.window, after=plan.window, gates=(), rows=(), uncovered=(),
-        numbers={}, headline=(), notes=(note,),
+        verdict="inconclusive", night=night, before=before, after=plan.window, gates=(), rows=(), uncovered=(),
+        numbers={}, headline=(), notes=notes,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from runtime.canonical import Json
     from workbench.lake import Lake
     from workbench.regressing.asking import Question
     from workbench.regressing.job import Job
@@ -116,29 +118,41 @@ class _Run:
         """Return a night with the seconds that it took so far."""
         return replace(night, seconds=round(monotonic() - self._begun, 3))
 
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake, pinned at what it holds now; the whole run looks at this."""
+        return open_lake(self.job.lake)
+
+    @cached_property
+    def asked(self) -> tuple[Question | Candidate, ...]:
+        """What is asked, by the versions that folders and aliases stand for now; or why it cannot be."""
+        return tuple(asking.questions(self.job, self.lake))
+
+    @cached_property
+    def questions(self) -> dict[str, Question]:
+        """What can be asked, by series."""
+        return {each.key: each for each in self.asked if not isinstance(each, Candidate)}
+
+    @property
+    def drift(self) -> str | None:
+        """The series of this job's drift; None: it is not asked for."""
+        wanted = self.job.drift is not None or not self.job.candidates
+        return asking.drift_key(self.job) if wanted else None
+
     def planned_only(self) -> Night:
         """Return the windows, judged by nothing."""
-        lake = open_lake(self.job.lake)
         with State.open(self.job.state, read_only=True) as state:
-            asked, results, plans = self._plans(state, lake)
-            numbers = {key: len(state.looks(key)) + 1 for key in plans}
-            open_ = state.unfinished()
+            plans = self._plans(state)
+            notes = nights.first(state.unfinished())
         found = [
             each if isinstance(each, Candidate) else each.result(
-                verdict="inconclusive", night=numbers[each.key], window=plans[each.key].window,
-                reopened=nights.touched(plans[each.key]), notes=nights.first(open_),
+                verdict="inconclusive", night=plans[each.key].night, window=plans[each.key].window,
+                reopened=nights.reopened(plans[each.key], {}), notes=notes,
             )
-            for each in results
+            for each in self.asked
         ]  # fmt: skip
-        if asked is not None:
-            plan = plans[asked]
-            before = plan.seen[-1].range if plan.seen else plan.window
-            drift = Drifted(
-                verdict="inconclusive", night=numbers[asked], before=before, after=plan.window, gates=(), rows=(),
-                uncovered=(), numbers={}, headline=(),
-            )  # fmt: skip
-            return replace(self.frame, candidates=tuple(found), drift=drift)
-        return replace(self.frame, candidates=tuple(found))
+        drift = None if self.drift is None else nights.drift_planned(plans[self.drift])
+        return replace(self.frame, candidates=tuple(found), drift=drift)
 
     def night(self, *, again: bool) -> Night:
         """Finish what was begun, and look at what is new."""
@@ -150,19 +164,16 @@ class _Run:
                 state.finish(begun, self.timed(self.frame))
                 begun = None
             if begun is None:
-                return self._fresh(state) or self._nothing_new(state)
+                plans = self._plans(state)
+                return self._fresh(state, plans) or self._nothing_new(state, plans)
             night = self._finished(state, begun, resumed=not again)
-            fresh = None if again else self._fresh(state)
+            fresh = None if again else self._fresh(state, self._plans(state))
             return night if fresh is None else nights.worse(night, fresh)
-
-    def _keys(self) -> set[str]:
-        asked = self._asked(open_lake(self.job.lake))
-        return {each.key for each in asked if not isinstance(each, Candidate)} | {asking.drift_key(self.job)}
 
     def _again(self, state: State) -> Begun | None:
         """Take the last night back, if the job still asks for all that it was of."""
-        last, wanted = state.last(), self._keys()
-        gone = [] if last is None else [each for each in last.asked if each.series not in wanted]
+        last = state.last()
+        gone = [] if last is None else [each for each in last.asked if not self._is_asked(each)]
         if gone:
             names = ", ".join(visible(str(each.about.get("name"))) for each in gone)
             raise WorkbenchError(
@@ -171,91 +182,56 @@ class _Run:
             )
         return state.again()
 
+    def _is_asked(self, each: Asked) -> bool:
+        return each.series in self.questions or each.series == asking.drift_key(self.job)
+
     def _still_asked(self, state: State, begun: Begun) -> Begun:
         """Forget planned windows of candidates that the job no longer asks for: the next run plans them again."""
-        wanted = self._keys()
         for each in begun.asked:
-            if each.series not in wanted and each.result is None:
+            if each.result is None and not self._is_asked(each):
                 begun = state.drop(begun, each.series)
         return begun
 
-    def _asked(self, lake: Lake) -> list[Question | Candidate]:
-        return list(asking.questions(self.job, lake))
-
-    def _plans(
-        self, state: State, lake: Lake
-    ) -> tuple[str | None, list[Question | Candidate], dict[str, Plan]]:
-        """What is asked, and the window of each series; the key of the drift series, if there is one."""
-        results = self._asked(lake)
-        keys = [each.key for each in results if not isinstance(each, Candidate)]
-        drift = asking.drift_key(self.job) if self.job.drift is not None or not self.job.candidates else None
-        keys += [] if drift is None else [drift]
+    def _plans(self, state: State) -> dict[str, Plan]:
+        """The window of each series."""
         now = self.now()
-        plans = {
-            key: windows.plan(lake, state.looks(key), window=self.job.window, now=now, chosen=self.job.filter)
-            for key in keys
-        }
-        return drift, results, plans
+        keys = [*self.questions, *([] if self.drift is None else [self.drift])]
+        return {key: self._plan(state, key, now) for key in keys}
 
-    def _fresh(self, state: State) -> Night | None:
-        """Plan and run a night; None: nothing is new for anybody."""
-        lake = open_lake(self.job.lake)
-        drift, results, plans = self._plans(state, lake)
-        news = {key: plan for key, plan in plans.items() if nights.is_news(plan, drift=key == drift)}
+    def _plan(self, state: State, series: str, now: datetime) -> Plan:
+        return windows.plan(
+            self.lake, state.looks(series), window=self.job.window, now=now, chosen=self.job.filter
+        )
+
+    def _fresh(self, state: State, plans: Mapping[str, Plan]) -> Night | None:
+        """Run a night as planned; None: nothing is new for anybody."""
+        news = {key: plan for key, plan in plans.items() if nights.is_news(plan, drift=key == self.drift)}
         if not news:
             return None
-        about: dict[str, Mapping[str, Any]] = {
-            each.key: each.about for each in results if not isinstance(each, Candidate)
-        }
-        if drift is not None:
-            about[drift] = {"kind": asking.DRIFT}
-        begun = state.begin(
-            self.job.name, self.now().isoformat(), {key: (plan, about[key]) for key, plan in news.items()}
+        about = {key: each.about for key, each in self.questions.items()}
+        planned = {key: (plan, about.get(key, {"kind": asking.DRIFT})) for key, plan in news.items()}
+        return self._finished(
+            state, state.begin(self.job.name, self.now().isoformat(), planned), resumed=False
         )
-        return self._finished(state, begun, resumed=False, asked=results)
 
-    def _nothing_new(self, state: State) -> Night:
+    def _nothing_new(self, state: State, plans: Mapping[str, Plan]) -> Night:
         """Say again what earlier nights say, by the gates as they are now."""
-        lake = open_lake(self.job.lake)
-        drift, results, plans = self._plans(state, lake)
-        found = [
-            each if isinstance(each, Candidate) else self._before(state, each, plans[each.key])
-            for each in results
-        ]
-        drifted = None if drift is None else nights.drift_before(state, drift, plans[drift])
+        found = self._all(state, {}, plans)
+        drifted = None if self.drift is None else nights.drift_before(state, self.drift, plans[self.drift])
         _, problems = delivering.flush(self.job)  # of earlier nights
-        night = replace(self.frame, candidates=tuple(found), drift=drifted, problems=tuple(problems))
+        night = replace(self.frame, candidates=found, drift=drifted, problems=tuple(problems))
         return delivering.tell(self.job, self.timed(night), self.job.output.folder / "nothing-new", self.at)
-
-    def _before(self, state: State, asked: Question, plan: Plan) -> Candidate:
-        seen = state.looks(asked.key)
-        return judged_before(self.job, asked, seen[-1] if seen else None, state.sums(asked.key), plan)
 
     # From planned to done.
 
-    def _finished(
-        self, state: State, begun: Begun, *, resumed: bool, asked: list[Question | Candidate] | None = None
-    ) -> Night:
+    def _finished(self, state: State, begun: Begun, *, resumed: bool) -> Night:
         self.at("planned")
-        lake = open_lake(self.job.lake)
-        asked = self._asked(lake) if asked is None else asked
         if begun.phase == "planned":
-            begun = self._judged(
-                state, begun, lake, [each for each in asked if not isinstance(each, Candidate)]
-            )
+            begun = self._judged(state, begun)
         if begun.phase == "judged":
-            filed = [
-                each for each in begun.asked if each.result is not None and each.result.files is not None
-            ]
-            lost = delivering.put(self.job, [(each.look.night, self._place(begun, each)) for each in filed])
-            self.at("entered")
-            runs, problems = delivering.flush(self.job)
-            begun = state.reached(
-                begun, "logged", runs=nights.kept(runs), problems=[*self._problems, *lost, *problems]
-            )
-            self.at("logged")
+            begun = self._logged(state, begun)
         if begun.phase == "logged":
-            night = self._told(state, begun, asked, resumed=resumed)
+            night = self._told(state, begun, resumed=resumed)
             begun = state.reached(begun, "told", night=to_json(night))
         night = from_json(str(begun.notes["night"]), Night)
         self.at("told")
@@ -263,75 +239,64 @@ class _Run:
         self.at("done")
         return night
 
-    def _judged(self, state: State, begun: Begun, lake: Lake, asked: list[Question]) -> Begun:
+    def _judged(self, state: State, begun: Begun) -> Begun:
         """Judge every window that has no result yet; one that cannot be judged is planned again by the next run."""
-        questions = {each.key: each for each in asked}
-        for each in begun.asked:
-            if each.result is not None:
-                continue
-            question = questions.get(each.series)
+        for each in [each for each in begun.asked if each.result is None]:
             try:
-                begun = self._window(state, begun, lake, each, question)
+                begun = self._window(state, begun, each)
             except (WorkbenchError, GovernanceError) as exc:
-                why = visible(str(exc))
-                if question is None:
-                    self._problems.append(
-                        f"{visible(str(each.about.get('name') or 'drift'))} could not be judged: {why}"
-                    )
-                else:
-                    said = question.result(
-                        verdict="could not run", night=0, window=each.look.range, notes=(why,)
-                    )
-                    self._failed[question.key] = said
+                self._not_judged(each, visible(str(exc)))
                 begun = state.drop(begun, each.series)
             self.at("judged")
         self._bases.clear()
         return (
-            begun if begun.phase != "planned" else state.reached(begun, "judged")
+            begun if begun.phase == "judged" else state.reached(begun, "judged")
         )  # the rest was judged before
 
-    def _window(
-        self, state: State, begun: Begun, lake: Lake, each: Asked, question: Question | None
-    ) -> Begun:
-        plan = windows.planned_again(lake, state.looks(each.series), each.look, chosen=self.job.filter)
-        folder, entry = self._place(begun, each), self._entry(begun, each)
-        if question is not None:
-            return self._candidate(state, begun, lake, each, question, plan, folder)
-        if each.series != asking.drift_key(self.job):
-            raise WorkbenchError("the candidate changed while the night was planned; run again")
-        result = judge_window(self.job, lake, plan, each.look, folder, entry=entry)
-        self.at("filed")
-        return state.judged(begun, each.series, result)
+    def _not_judged(self, each: Asked, why: str) -> None:
+        question = self.questions.get(each.series)
+        if question is None:
+            self._problems.append(f"drift could not be judged: {why}")
+        else:
+            self._failed[each.series] = question.result(
+                verdict="could not run", night=0, window=each.look.range, notes=(why,)
+            )
 
-    def _candidate(
-        self,
-        state: State,
-        begun: Begun,
-        lake: Lake,
-        each: Asked,
-        question: Question,
-        plan: Plan,
-        folder: Path,
-    ) -> Begun:
+    def _window(self, state: State, begun: Begun, each: Asked) -> Begun:
+        seen, question = state.looks(each.series), self.questions.get(each.series)
+        plan = windows.planned_again(self.lake, seen, each.look, chosen=self.job.filter)
+        place, entry = self._place(begun, each), self._entry(begun, each)
+        if question is None:
+            drifted = judge_window(self.job, self.lake, plan, each.look, place, entry=entry)
+            self.at("filed")
+            return state.judged(begun, each.series, drifted)
         if plan.begins:
             return state.judged(begun, each.series, begins(question, plan, each.look))
-        base = self._base(question, plan, lake)
+        base, earlier = self._base(question, plan), state.sums(each.series)
         self.at("replayed")
-        earlier = state.sums(each.series)
-        found = judge(
-            self.job, lake, question, plan, each.look, earlier, base, folder, entry=self._entry(begun, each)
-        )
+        found = judge(self.job, self.lake, question, plan, each.look, earlier, base, place, entry=entry)
         self.at("filed")
         return state.judged(begun, each.series, found.candidate, found.sums)
 
-    def _base(self, question: Question, plan: Plan, lake: Lake) -> Replay:
+    def _logged(self, state: State, begun: Begun) -> Begun:
+        """Put what was judged into the outbox, and send what is there."""
+        filed = [each for each in begun.asked if each.result is not None and each.result.files is not None]
+        lost = delivering.put(self.job, [(each.look.night, self._place(begun, each)) for each in filed])
+        self.at("entered")
+        runs, problems = delivering.flush(self.job)
+        told: list[Json] = [*self._problems, *lost, *problems]
+        begun = state.reached(begun, "logged", runs=nights.kept(runs), problems=told)
+        self.at("logged")
+        return begun
+
+    def _base(self, question: Question, plan: Plan) -> Replay:
         """The window, decided by the baseline: once for all candidates that look at the same decisions."""
         window = plan.window
         version = None if question.base is None else question.base.version
         key = (tuple(sorted(window.after.items())), tuple(sorted(window.to.items())), plan.stretch, version)
         if key not in self._bases:
             self._bases.clear()  # a replay of a million decisions takes a gigabyte
-            self._bases[key] = question.baseline_of(plan.new(lake))
+            self._bases[key] = question.baseline_of(plan.new(self.lake))
         return self._bases[key]
 
     def _place(self, begun: Begun, each: Asked) -> Path:
@@ -346,18 +311,19 @@ class _Run:
         own = content_hash([self.job.name, shown(self.job.lake), begun.run, begun.started, begun.again])
         return f"{each.series[:16]}-{each.look.night:05}-{each.look.range.watermark}-{own[:12]}"
 
-    def _told(self, state: State, begun: Begun, asked: list[Question | Candidate], *, resumed: bool) -> Night:
+    def _told(self, state: State, begun: Begun, *, resumed: bool) -> Night:
         notes: Mapping[str, Any] = begun.notes
         runs = {name: (run, url) for name, (run, url) in notes.get("runs", {}).items()}
-        results = [each.result for each in begun.asked if each.result is not None]
-        entries = {place: self._entry(begun, each) for place, each in enumerate(begun.asked)}
-        found = delivering.with_runs(results, entries, runs)
+        found = [
+            delivering.with_run(each.result, runs.get(self._entry(begun, each)))
+            for each in begun.asked
+            if each.result is not None
+        ]
         judged = {(each.name, each.version): each for each in found if isinstance(each, Candidate)}
-        lake = open_lake(self.job.lake)
         night = replace(
             self.frame,
             started=begun.started,
-            candidates=tuple(self._all(state, lake, asked, judged)),
+            candidates=self._all(state, judged, {}),
             drift=next((each for each in found if isinstance(each, Drifted)), None),
             problems=tuple(notes.get("problems", ())),
             resumed=resumed,
@@ -372,24 +338,26 @@ class _Run:
         )
 
     def _all(
-        self, state: State, lake: Lake, asked: list[Question | Candidate],
+        self,
+        state: State,
         judged: dict[tuple[str, str | None], Candidate],
-    ) -> list[Candidate]:  # fmt: skip
-        """Every candidate of the job in its order: judged now, earlier, or not at all."""
+        plans: Mapping[str, Plan],
+    ) -> tuple[Candidate, ...]:
+        """Every candidate of the job in its order: judged now, earlier, or not at all.
+
+        Args:
+            state: what earlier nights found.
+            judged: now, by name and version; those that the job no longer asks for come last.
+            plans: windows that are planned already.
+        """
         found = []
-        for each in asked:
+        for each in self.asked:
             if isinstance(each, Candidate):
                 found.append(each)
                 continue
-            if each.key in self._failed:
-                found.append(self._failed[each.key])
-                continue
-            now = judged.pop((each.which.text, each.bundle.version), None)
+            now = self._failed.get(each.key) or judged.pop((each.which.text, each.bundle.version), None)
             if now is None:
-                seen = state.looks(each.key)
-                plan = windows.plan(
-                    lake, seen, window=self.job.window, now=self.now(), chosen=self.job.filter
-                )
-                now = self._before(state, each, plan)
+                plan = plans.get(each.key) or self._plan(state, each.key, self.now())
+                now = judged_before(self.job, each, plan, state.sums(each.key))
             found.append(now)
-        return [*found, *judged.values()]
+        return (*found, *judged.values())

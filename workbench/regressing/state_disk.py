@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from workbench.durably import sync
 from workbench.errors import JobStateError
 from workbench.texts import visible
 
@@ -247,12 +248,3 @@ def sweep(folder: Path, named: set[str]) -> None:
         for path in [*folder.glob("sums-*.parquet"), *folder.glob(".unfinished-*")]:
             if path.name not in named:
                 path.unlink(missing_ok=True)
-
-
-def sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from workbench.errors import ColumnUnknown
 from workbench.splitting import SESSION, clusters
 from workbench.weighing.quantities import BY_NAME, Quantity
 
@@ -50,28 +49,16 @@ def sums_of(diff: Diff, quantities: Sequence[Quantity], cluster: Sequence[str] =
         parts = (each.low.sum().cast(pl.Float64), size, each.high.sum().cast(pl.Float64))
         wanted |= {f"{each.name}.{part}": made for part, made in zip(PARTS, parts, strict=True)}
     rows = diff.stakes.columns(diff)
-    _require_cluster(diff, cluster)
-    own = [name for name in cluster if name not in SESSION and name in rows.collect_schema().names()]
+    known = diff.frame.collect_schema().names()
+    own = [name for name in cluster if name not in SESSION and name in known]
     keys = [pl.col(name).cast(pl.String) for name in SESSION]
     found = rows.group_by(keys).agg(**wanted, **{f"_{name}": pl.col(name).first() for name in own})
     sums = found.sort(SESSION).collect()
     if tuple(cluster) == SESSION:
         return sums
-    named = clusters(sums.rename({f"_{name}": name for name in own}), diff.labels, tuple(cluster))
+    sessions = sums.select(*SESSION, *(pl.col(f"_{name}").alias(name) for name in own))
+    named = clusters(sessions, diff.labels, tuple(cluster), known=known)
     return sums.drop(f"_{name}" for name in own).with_columns(named.cast(pl.String).alias(CLUSTER))
-
-
-def _require_cluster(diff: Diff, cluster: Sequence[str]) -> None:
-    """Refuse a cluster that is neither a column of the comparison nor a label on sessions."""
-    known = diff.frame.collect_schema().names()
-    if unknown := [name for name in cluster if name not in known]:
-        of_sessions = diff.labels.filter(pl.col("decision_id").is_null()).select(
-            pl.col("label").unique().sort()
-        )
-        labels = of_sessions.collect()["label"].to_list()
-        for name in unknown:
-            if name not in labels:
-                raise ColumnUnknown(name, [*known, *labels], "a decision, with its session's labels,")
 
 
 def clustered(sums: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:

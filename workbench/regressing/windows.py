@@ -36,9 +36,6 @@ TOUCHED = {
 }  # fmt: skip
 """Columns of `Plan.touched`."""
 
-_FEW = 64
-"""Ledgers that are named one by one in a condition, which readers of files can use to leave files out."""
-
 
 class Stretch(NamedTuple):
     """A stretch of time: the first moment, and the one after the last; None: open."""
@@ -67,6 +64,17 @@ class Look:
     range: Range
     stretch: Stretch = ALWAYS
 
+    @property
+    def holds(self) -> pl.Expr:
+        """Whether a decision is of it; never null."""
+        inside = Pins(self.range.to).holds & ~Pins(self.range.after).holds
+        return inside if self.stretch.holds is None else (inside & self.stretch.holds).fill_null(value=False)
+
+    def of(self, lake: Lake, chosen: pl.Expr | None) -> Lake:
+        """Return the window: `lake` at its end, narrowed to what is in it, and to what the job is about."""
+        conditions = [each for each in (chosen, self.stretch.holds) if each is not None]
+        return lake.at(self.range.to).since(self.range.after).where(*conditions)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -81,10 +89,15 @@ class Plan:
     chosen: pl.Expr | None
     """Which decisions the job is about; None: all."""
 
+    @property
+    def night(self) -> int:
+        """Which one it is of its series, from 1."""
+        return len(self.seen) + 1
+
     def new(self, lake: Lake) -> Lake:
         """Return the window: `lake` at its end, narrowed to what is in it."""
-        conditions = [each for each in (self.chosen, self.stretch.holds) if each is not None]
-        return lake.at(self.window.to).since(self.window.after).where(*conditions)
+        look = Look(night=self.night, range=self.window, stretch=self.stretch)
+        return look.of(lake, self.chosen)
 
     def again(self, lake: Lake) -> Lake | None:
         """Return the decisions of touched sessions that this or an earlier night looked at; None: there is none."""
@@ -163,7 +176,7 @@ def _planned(
     lake = lake if chosen is None else lake.where(chosen)  # refuses what is no condition over decisions
     to = dict(lake.pins.ledgers)
     _require_later(lake, [look.range.to for look in seen])
-    inside = [each for each in (~held(after), stretch.holds) if each is not None]
+    inside = [each for each in (~Pins(after).holds, stretch.holds) if each is not None]
     new = lake.history.filter(*inside)
     stats = new.select(
         n=pl.len(), sessions=pl.struct(SESSION).n_unique(), first=pl.col("decided_at").min(),
@@ -176,19 +189,6 @@ def _planned(
     )  # fmt: skip
     touched = _touched(lake, seen, stretch) if seen else pl.DataFrame(schema=TOUCHED)
     return Plan(window=found, stretch=stretch, touched=touched, seen=tuple(seen), chosen=chosen)
-
-
-def held(pin: Mapping[str, int]) -> pl.Expr:
-    """Return whether a row is at or before a pin; never null.
-
-    As `Pins.holds`; with few ledgers as comparisons, from whose like readers see which files they need not open.
-    """
-    if not 0 < len(pin) <= _FEW:
-        return Pins(pin).holds
-    each = [
-        (pl.col("writer") == writer) & (pl.col("position") <= last) for writer, last in sorted(pin.items())
-    ]
-    return pl.any_horizontal(each)
 
 
 def _require_later(lake: Lake, ends: Sequence[Mapping[str, int]]) -> None:
@@ -205,7 +205,7 @@ def _require_later(lake: Lake, ends: Sequence[Mapping[str, int]]) -> None:
 
 def _touched(lake: Lake, seen: Sequence[Look], stretch: Stretch) -> pl.DataFrame:
     """Sessions that earlier nights looked at, and what came later of them."""
-    last = held(seen[-1].range.to)
+    last = Pins(seen[-1].range.to).holds
     looked = _in_any([each.stretch for each in seen] + [stretch])
     rows = lake.history if looked is None else lake.history.filter(looked)
     rows = rows.select(*SESSION, "decision_id", "writer", "position", "decided_at")
@@ -238,7 +238,7 @@ def _nights(rows: pl.DataFrame, seen: Sequence[Look]) -> pl.Series:
     found = found.sort("row")
     if any(look.stretch != ALWAYS for look in seen):
         found = found.with_columns(night=_by_time(seen))
-    began = rows.select(held(seen[0].range.after)).to_series() if seen[0].range.after else None
+    began = rows.select(Pins(seen[0].range.after).holds).to_series() if seen[0].range.after else None
     night = found["night"]
     return night if began is None else night.set(began, None)
 

@@ -255,7 +255,7 @@ def key(name: str) -> str:
 
 def _tags(diff: Compared, outcome: Judged | None, notes: str | None) -> dict[str, str]:
     verdict = None if outcome is None else outcome.verdict
-    note = f"<pre>{html.escape(_headline(diff, outcome))}</pre>"
+    note = note_of(_headline(diff, outcome))
     return {
         **({} if verdict is None else {"redecide.outcome": verdict}),
         "redecide.regression": REGRESSION.get(verdict or "", "unknown"),
@@ -276,6 +276,11 @@ def _headline(diff: Compared, outcome: Judged | None) -> str:
         return diff.headline
     page = outcome.page()
     return "\n".join((f"{visible(page.title)}.", *map(visible, page.lines), "", diff.headline))
+
+
+def note_of(text: str) -> str:
+    """Return a text as a run's description, in which MLflow finds no markup."""
+    return f"<pre>{html.escape(text)}</pre>"
 
 
 def maker() -> dict[str, str]:

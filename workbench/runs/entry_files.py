@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from workbench.durably import sync
 from workbench.errors import TrackingError
 from workbench.masking import leaving
 from workbench.runs.entry import Entry
@@ -66,7 +67,7 @@ def write_entry(entry: Entry, folder: Path) -> Path:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    synced(folder)
+    sync(folder)
     return path
 
 
@@ -99,15 +100,6 @@ def _entry(value: object) -> Entry:
     if json.loads(json.dumps(msgspec.to_builtins(entry))) != value["entry"]:
         raise ValueError("it has members that are unknown, or lacks some")
     return entry
-
-
-def synced(folder: Path) -> None:
-    """Put the names in a folder on disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _faults(entry: Entry, folder: Path) -> Iterator[str]:

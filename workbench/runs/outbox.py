@@ -26,9 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from workbench.durably import sync
 from workbench.errors import JobStateError, TrackingError
 from workbench.faces import written
-from workbench.runs.entry_files import read_entry, synced, write_entry
+from workbench.runs.entry_files import read_entry, write_entry
 from workbench.runs.sending import Sent, send
 from workbench.texts import visible
 from workbench.tracking import look, standing
@@ -161,13 +162,13 @@ class Outbox:
             return
         number = 1 + max((number for number, _, _ in entries), default=0)
         folder.rename(self.folder / WAITING / f"{number:06}-{name}")
-        synced(self.folder / WAITING)
+        sync(self.folder / WAITING)
 
     def _sent(self, folder: Path, tracking_uri: str) -> Sent:
         sent = send(folder, tracking_uri)
         with self._locked(), self._claimed() as gone:
             folder.rename(gone / "sent")
-            synced(self.folder / WAITING)
+            sync(self.folder / WAITING)
         return sent
 
     def _failed(self, name: str, folder: Path, exc: TrackingError) -> Literal["away", "refused", "unclear"]:
@@ -178,8 +179,8 @@ class Outbox:
             with self._locked():
                 shutil.rmtree(target := self.folder / REFUSED / name, ignore_errors=True)
                 folder.rename(target)
-            synced(self.folder / REFUSED)
-            synced(self.folder / WAITING)
+            sync(self.folder / REFUSED)
+            sync(self.folder / WAITING)
         return state
 
     # Locks.
@@ -242,7 +243,7 @@ def _sync_tree(folder: Path) -> None:
         for name in names:
             with (Path(root) / name).open("rb") as file:
                 os.fsync(file.fileno())
-        synced(Path(root))
+        sync(Path(root))
 
 
 def _is_readable(folder: Path) -> bool:

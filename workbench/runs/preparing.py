@@ -54,6 +54,7 @@ def prepare(
     series: str = "nightly",
     coverage: Coverage | bool = True,
     artifacts: Collection[str] = ARTIFACTS,
+    worse: pl.DataFrame | None = None,
 ) -> Entry:
     """Write all that MLflow is to have of a comparison into a folder. MLflow is not needed for it.
 
@@ -78,6 +79,7 @@ def prepare(
         coverage: counted already; True: it is counted (above 100,000 decisions over a part of the log); False:
             it is left out.
         artifacts: of `workbench.runs.files.ARTIFACTS`, those that are written; the numbers always are.
+        worse: what `regressed(diff)` gives, where it was collected already; None: it is looked for.
 
     Returns:
         The entry, as `entry.json` in `folder` has it. Its first run is the comparison, with the decisions as its data
@@ -94,7 +96,7 @@ def prepare(
     judged = outcome if outcome is not None else diff.outcome
     at = watermark_of(diff.cand.pins) if step is None else step
     parts = slices_of(diff, slices, step=at)
-    worse = regressed(diff).collect()
+    worse = regressed(diff).collect() if worse is None else worse
     states = counted(worse)
     (folder / FILES).mkdir()
     with progress(None, "writing the report"):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.bundle import load_bundle
+from workbench.durably import sync
 from workbench.errors import TuningRefused
 from workbench.masking import leaving
 from workbench.texts import visible
@@ -57,7 +58,7 @@ def save_bundle(bundle: Bundle, folder: str | os.PathLike[str]) -> Path:
         _require_same(bundle, unfinished)
         unfinished.chmod(_READABLE)  # `mkdtemp` makes folders for secrets; a policy is for others to read
         unfinished.rename(target)  # refuses a folder with anything in it
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as exc:
         raise _unwritable(target, exc) from exc
     finally:
@@ -104,7 +105,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
             file.flush()
             os.fsync(file.fileno())
     for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        _sync(each)
+        sync(each)
 
 
 def _require_same(bundle: Bundle, folder: Path) -> None:
@@ -113,14 +114,6 @@ def _require_same(bundle: Bundle, folder: Path) -> None:
         raise TuningRefused(
             f"what was written reads as version {read.version[:12]}, not {bundle.version[:12]}; nothing was saved"
         )
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _unwritable(target: Path, error: OSError) -> TuningRefused:
