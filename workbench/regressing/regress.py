@@ -225,6 +225,8 @@ class _Run:
     # From planned to done.
 
     def _finished(self, state: State, begun: Begun, *, resumed: bool) -> Night:
+        self._failed.clear()  # of the night before, where a stopped one was finished first
+        self._problems.clear()
         self.at("planned")
         if begun.phase == "planned":
             begun = self._judged(state, begun)

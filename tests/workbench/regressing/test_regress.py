@@ -448,3 +448,34 @@ def test_two_jobs_over_one_log_are_two_runs(desk: Growing, tmp_path: Path) -> No
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     outcomes = [client.get_run(str(run)).data.tags["redecide.outcome"] for run in ids]
     assert outcomes == ["ship", "don't ship"]
+
+
+def test_what_failed_in_the_night_before_is_not_said_of_the_next(
+    desk: Growing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped night is finished and fails once; the night after it, in the same run, is judged, and says so."""
+    from workbench.errors import NotComparable
+    from workbench.regressing import regress as module
+
+    desk.grow(desk=desk.last[DESK])
+    path, plain, calls = job_file(tmp_path), module.judge, []
+
+    def stop(reached: str) -> None:
+        if reached == "planned":
+            raise _StoppedError
+
+    def once(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise NotComparable("a source is away")
+        return plain(*args, **options)
+
+    with pytest.raises(_StoppedError):
+        night(path, at=stop)
+    monkeypatch.setattr(module, "judge", once)
+    told = night(path)
+    assert (told.verdict, only(told).notes) == ("could not run", ("a source is away",))
+    after = json.loads((tmp_path / "nights-job" / "night-00002" / "night.json").read_text())
+    (candidate,) = after["candidates"]
+    assert (candidate["verdict"], candidate["night"]) == ("inconclusive", 1)
+    assert candidate["window"]["decisions"] == DECISIONS
