@@ -18,6 +18,7 @@ import typer
 
 from runtime.errors import GovernanceError
 from workbench.cli_output import AsJson, AsMarkdown, HtmlPath, emit
+from workbench.cli_replay import COULD_NOT_RUN
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from workbench.regressing.reporting.page import Told
     from workbench.regressing.reporting.plan import Plan
     from workbench.regressing.result import Night
-
-COULD_NOT_RUN = 3
-"""Exit code of whatever is no verdict."""
-
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job's file.")]
 DryRun = Annotated[

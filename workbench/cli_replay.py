@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from workbench.replay import Replay
 
 COULD_NOT_RUN = 3
-"""Exit code of `compare --gates` that could not judge: 0 to 2 are its verdicts."""
+"""Exit code of `compare --gates`, and of `regress`, that could not judge: 0 to 2 are their verdicts."""
 
 LakePath = Annotated[str, typer.Argument(metavar="LAKE", help="Folder or URL of the lake's Delta tables.")]
 PolicyPath = Annotated[

@@ -54,7 +54,7 @@ tracking_uri = "sqlite:///{folder}/mlflow.db"
 
 [output]
 folder = "{folder}/nights"
-notebook = {notebook}
+notebook = false
 """
 
 
@@ -62,24 +62,21 @@ class _StoppedError(Exception):
     """The night was stopped here."""
 
 
-def regress_night(*, uri: str, stopped: str | None = None, notebook: bool = False) -> dict[str, Any]:
+def regress_night(*, uri: str, stopped: str | None = None) -> dict[str, Any]:
     """Time a night over all of a lake; in a process of its own.
 
     Args:
         uri: a lake of `workbench.bench.reviewed.reviewed_lake`.
         stopped: one of `STOPPED`: the night is stopped there, and what is timed is going on with it.
-        notebook: whether the notebook is executed, too.
     """
     folder = Path(tempfile.mkdtemp(prefix="redecide-bench-"))
     try:
         path = folder / "job.toml"
-        text = _JOB.format(
-            lake=uri, candidate=shipped(CANDIDATE), folder=folder, notebook=str(notebook).lower()
-        )
+        text = _JOB.format(lake=uri, candidate=shipped(CANDIDATE), folder=folder)
         path.write_text(text, encoding="utf-8")
         if stopped is not None:
             _stop(path, stopped)
-        return _timed(path) | {"stopped": stopped, "uri": uri, "notebook": notebook}
+        return _timed(path) | {"stopped": stopped, "uri": uri}
     finally:
         shutil.rmtree(folder)
 
@@ -137,7 +134,6 @@ def regress_lines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         what = (
             "a whole night" if run["stopped"] is None else f"going on with one stopped at `{run['stopped']}`"
         )
-        what += ", with the notebook" if run["notebook"] else ""
         ratio = "" if run is fresh else f", {run['seconds'] / fresh['seconds']:.2f} of a whole night"
         yield (
             f"{run['rows']:>12,} {run['changed']:>9,} {run['seconds']:>9.1f} {run['cpu_seconds']:>8.1f} "

@@ -455,10 +455,10 @@ def test_what_failed_in_the_night_before_is_not_said_of_the_next(
 ) -> None:
     """A stopped night is finished and fails once; the night after it, in the same run, is judged, and says so."""
     from workbench.errors import NotComparable
-    from workbench.regressing import regress as module
+    from workbench.regressing.judging import judge
 
     desk.grow(desk=desk.last[DESK])
-    path, plain, calls = job_file(tmp_path), module.judge, []
+    path, plain, calls = job_file(tmp_path), judge, []
 
     def stop(reached: str) -> None:
         if reached == "planned":
@@ -472,7 +472,7 @@ def test_what_failed_in_the_night_before_is_not_said_of_the_next(
 
     with pytest.raises(_StoppedError):
         night(path, at=stop)
-    monkeypatch.setattr(module, "judge", once)
+    monkeypatch.setattr("workbench.regressing.regress.judge", once)
     told = night(path)
     assert (told.verdict, only(told).notes) == ("could not run", ("a source is away",))
     after = json.loads((tmp_path / "nights-job" / "night-00002" / "night.json").read_text())
