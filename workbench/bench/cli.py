@@ -99,7 +99,7 @@ def decode(
     from workbench.bench.decode import decode_lines  # noqa: PLC0415 - heavy imports stay inside the commands
 
     (found,) = _runs("decode", [{"rows": rows, "repeats": repeats}])
-    _print("decode", found["runs"], lambda runs: decode_lines({"runs": runs}), as_json=as_json)
+    _print("decode", found["runs"], lambda runs: decode_lines({**found, "runs": runs}), as_json=as_json)
 
 
 @app.command()

@@ -1,5 +1,8 @@
 """One pass over JSON texts: cut, read, and say which rows were read for certain; then the rest, row by row.
 
+There are three readers, each for the rows that the one before it is not sure of, all to the same columns: the
+compiled pass over bytes, where it is loaded (`json_loading`); Polars' own columns; Python.
+
 One rule: a row is `sure` only if its text is, byte for byte, canonical JSON of the declared record and every leaf was
 read exactly. The others are read in Python and put in their places.
 """
@@ -11,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from workbench.columnar.json_compiled import compiled_pass
 from workbench.columnar.json_cut import TEXT, cut
+from workbench.columnar.json_loading import LOADER
 from workbench.columnar.json_values import absent, part_of, reading
 
 if TYPE_CHECKING:
@@ -27,11 +32,28 @@ REFUSED = {"row": pl.UInt32(), "reason": pl.String()}
 
 
 def scan(texts: pl.Series, plan: Plan, wanted: Sequence[str], coder: Coder | None = None) -> pl.DataFrame:
-    """Read texts by columns: in their plain forms, then the rows that did not fit once more, in wider ones.
+    """Read texts: by the compiled pass where there is one, and the rows it is not sure of by Polars' columns.
 
     Returns:
         One row a text, in order: the columns `wanted` (of leaves, places of records, typed values), then `sure`.
     """
+    texts = texts.cast(pl.String)
+    kernel = LOADER.kernel_for(texts)
+    if kernel is None:
+        return by_columns(texts, plan, wanted, coder)
+    found = compiled_pass(texts, plan, wanted, coder, kernel, SURE)
+    rows = found[SURE].not_().arg_true()
+    return (
+        found
+        if not rows.len()
+        else replaced(found, rows, by_columns(texts.gather(rows), plan, wanted, coder))
+    )
+
+
+def by_columns(
+    texts: pl.Series, plan: Plan, wanted: Sequence[str], coder: Coder | None = None
+) -> pl.DataFrame:
+    """Read texts by columns: in their plain forms, then the rows that did not fit once more, in wider ones."""
     found = _pass(texts, plan, wanted, coder, wide=False)
     rows = found[SURE].not_().arg_true()
     if not rows.len():
@@ -42,7 +64,7 @@ def scan(texts: pl.Series, plan: Plan, wanted: Sequence[str], coder: Coder | Non
 def _pass(
     texts: pl.Series, plan: Plan, wanted: Sequence[str], coder: Coder | None, *, wide: bool
 ) -> pl.DataFrame:
-    frame, checks = cut(pl.LazyFrame({TEXT: texts.cast(pl.String)}), plan)
+    frame, checks = cut(pl.LazyFrame({TEXT: texts}), plan)
     checks.append(pl.lit(value=True) if no_control(texts) else ~pl.col(TEXT).str.contains(_CONTROL))
     read = [
         (text, column, absent(column) if leaf.never else reading(text, column, plan, coder, wide=wide))

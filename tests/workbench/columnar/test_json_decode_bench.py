@@ -59,3 +59,7 @@ def test_the_figures_are_told() -> None:
     }
     lines = list(decode_lines(found))
     assert sum("goal" in line for line in lines) == len(GOALS)
+    assert found["loading"]["why_not"] == ""
+    assert sum("compiled pass was there" in line for line in lines) == 1
+    without = {**found, "loading": {**found["loading"], "why_not": "no numba"}}
+    assert "not compiled: no numba" in list(decode_lines(without))
