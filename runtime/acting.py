@@ -41,6 +41,8 @@ _unrecorded: WeakKeyDictionary[Runtime, list[Callable[[], None]]] = WeakKeyDicti
 
 def record_late(runtime: Runtime) -> None:
     """Try again what could not be recorded; what still cannot stays for the next time."""
+    if not _unrecorded:
+        return
     waiting = _unrecorded.pop(runtime, None) or []
     for record in waiting:
         try:
@@ -210,7 +212,7 @@ class Acting:
                 raise InDoubt(
                     f"{self.what} ended as {outcome['status']}, and that could not be recorded: {exc}"
                 ) from exc
-            self.outcome = outcome | row
+            self.outcome = row
             self.state = after(self.state, outcome["status"])  # type: ignore[arg-type]  # a state, and a status
         self._runtime.running.pop(self.decision_id, None)
         self.at_step("aborting" if self.state == "aborting" else "ended")

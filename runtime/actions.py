@@ -8,10 +8,11 @@ Everything here runs inside a transaction of the ledger and may be run twice by 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from runtime.errors import ActionMoved
 from runtime.lifecycle import TRANSITIONS, State, after
+from runtime.trace import ExecutionStatus
 
 if TYPE_CHECKING:
     import sqlite3
@@ -100,6 +101,9 @@ def conclude(db: sqlite3.Connection, outcome: Mapping[str, Any]) -> None:
         ActionMoved: the action has ended already, or its state has no such ending.
     """
     decision_id, status = outcome["decision_id"], outcome["status"]
+    ends = _ENDS.get(status)
+    if ends is not None and db.execute(ends, (decision_id,)).rowcount:
+        return  # nearly always: one statement looks and moves
     found = db.execute("SELECT state FROM actions WHERE decision_id = ?", (decision_id,)).fetchone()
     if found is None:
         # A decision that let nothing run has no row, and may be given one ending: denied, expired.
@@ -110,11 +114,28 @@ def conclude(db: sqlite3.Connection, outcome: Mapping[str, Any]) -> None:
         new = after(found[0], status)
     except KeyError:
         raise ActionMoved(_stands(db, decision_id, f"end as {status!r}")) from None
-    if new in TRANSITIONS:
-        values = (new, outcome["recorded_at"], decision_id)
-        db.execute("UPDATE actions SET state = ?, moved = ? WHERE decision_id = ?", values)
-    else:
-        db.execute("DELETE FROM actions WHERE decision_id = ?", (decision_id,))
+    values = (new, outcome["recorded_at"], decision_id)
+    db.execute("UPDATE actions SET state = ?, moved = ? WHERE decision_id = ?", values)
+
+
+def _ends(status: ExecutionStatus) -> str | None:
+    """The statement that ends an action whose outcome leaves nothing owed, in whichever state it may end so."""
+    if status in TRANSITIONS:
+        return None
+    states = [
+        state for state, following in TRANSITIONS.items() if status in following and _is_end(state, status)
+    ]
+    # Not `IN`: of more than two values SQLite makes a table first, which takes five times as long as all the rest.
+    may = " ".join(f"WHEN '{state}' THEN 1" for state in states)
+    return f"DELETE FROM actions WHERE decision_id = ? AND CASE state {may} END" if states else None  # noqa: S608
+
+
+def _is_end(state: State, status: ExecutionStatus) -> bool:
+    return state != "aborting" and after(state, status) == status
+
+
+_ENDS: Final = {status: _ends(status) for status in get_args(ExecutionStatus)}
+"""By outcome; null: it ends nothing, or nothing may end so."""
 
 
 def _stands(db: sqlite3.Connection, decision_id: str, wanted: str) -> str:

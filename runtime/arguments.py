@@ -58,10 +58,16 @@ def plain_arguments(named: Mapping[str, Any]) -> tuple[dict[str, Json], str]:
 
 
 def _plain(named: dict[str, Any], most: int = MAX_BYTES) -> tuple[dict[str, Json], str]:
+    if _EXACT.issuperset(map(type, named.values())):  # they read back as they are; weighed as `_Scale` does
+        weight = sum(map(len, named)) + _VALUE_BYTES * len(named)
+        for value in named.values():
+            if type(value) is str:
+                weight += len(value)
+        if weight > most:
+            raise _too_large()
+        return named, _bounded_text(named, most)
     scale = _Scale(most)
     scale.weigh(named)
-    if _EXACT.issuperset(map(type, named.values())):
-        return named, _bounded_text(named, most)  # they read back as they are
     # Bytes are left as they are, to be refused: as base64 the tool would get something else than it was given.
     # Sets are sorted: one set is one array, in every process.
     plain = msgspec.to_builtins(

@@ -15,21 +15,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from runtime.entities import Entity, EntityUid, Slice
-from runtime.projection import ProjectionError, project
-from runtime.schema import session_members
+from runtime.projection import ProjectionError, project, projector
+from runtime.schema import Record, session_names
 from runtime.spec_check import members_of
 from runtime.values import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from runtime.canonical import Json
     from runtime.facts import CompiledContext, Fact
     from runtime.request import Request
-    from runtime.schema import ActionType, Attribute, CedarSchema, EntityType
+    from runtime.schema import ActionType, CedarSchema, EntityType
 
 
 def assemble(
@@ -65,36 +65,82 @@ def assemble(
     action = schema.actions.get(request.tool)
     if action is None:
         raise ProjectionError("action", request.tool, "must be declared in the schema")
-    behalf = request.on_behalf_of if "on_behalf_of" in action.context.attrs else None
-    context = _standard(request, args, action) | _placed(behalf, compiled, approval, action.context.attrs)
-    for name, attribute in action.context.attrs.items():
-        if attribute.required and name not in context:
-            raise ProjectionError(
-                f"context.{name}", None, f"is required; declare `{name}?:`, as it may be absent"
-            )
-    return context, _slice(request.principal, resource, behalf, compiled, schema)
+    return Assembler(action, schema).assemble(request, resource, args, compiled, approval)
 
 
-def _standard(request: Request, args: Json, action: ActionType) -> dict[str, Json]:
-    return {
-        "args": args,
-        "now": {"__extn": {"fn": "datetime", "arg": timestamp(request.at)}},
-        "scopes": list(request.scopes),
-        "session": session_members(action.context.attrs["session"].type, request.session_state),
-        "tenant": request.tenant,
-    }
+_ALWAYS: Final = frozenset({"args", "now", "scopes", "session", "tenant"})
+"""Members that every context has."""
 
 
-def _placed(
-    behalf: EntityUid | None, compiled: CompiledContext, approval: Json, declared: Mapping[str, Attribute]
-) -> dict[str, Json]:
-    given: dict[str, Json] = {f.name: f.value for f in compiled.facts.values() if f.into == "context"}
-    given |= {"on_behalf_of": None if behalf is None else dict(behalf.json()), "approval": approval}
-    return {
-        name: project(value, declared[name].type, f"context.{name}")
-        for name, value in given.items()
-        if value is not None and name in declared
-    }
+class Assembler:
+    """Assembles cases of one action; what hangs on the action and the schema only is worked out once."""
+
+    def __init__(self, action: ActionType, schema: CedarSchema) -> None:
+        self._schema = schema
+        self._declared = declared = action.context.attrs
+        self._counters = session_names(declared["session"].type)
+        self._takes_behalf = "on_behalf_of" in declared
+        self._projectors = {
+            name: projector(each.type, f"context.{name}")
+            for name, each in declared.items()
+            if isinstance(each.type, Record)
+        }
+        self._required = [n for n, each in declared.items() if each.required and n not in _ALWAYS]
+        self._free = frozenset(
+            name
+            for name, type_ in schema.entity_types.items()
+            if type_.enum is None and not any(each.required for each in type_.attrs.attrs.values())
+        )
+        """Types of which any entity may stand alone."""
+
+    def assemble(
+        self,
+        request: Request,
+        resource: EntityUid,
+        args: Json,
+        compiled: CompiledContext,
+        approval: Json = None,
+    ) -> tuple[dict[str, Json], Slice]:
+        """Build the context and the entities; see `assemble`."""
+        behalf = request.on_behalf_of if self._takes_behalf else None
+        counters = self._counters
+        context: dict[str, Json] = {
+            "args": args,
+            "now": {"__extn": {"fn": "datetime", "arg": timestamp(request.at)}},
+            "scopes": list(request.scopes),
+            "session": {n: value for n, value in request.session_state.items() if n in counters},
+            "tenant": request.tenant,
+        }
+        if compiled.told or behalf is not None or approval is not None:
+            self._place(context, behalf, compiled, approval)
+        for name in self._required:
+            if name not in context:
+                raise ProjectionError(
+                    f"context.{name}", None, f"is required; declare `{name}?:`, as it may be absent"
+                )
+        principal = request.principal
+        if compiled.placed or behalf is not None or principal == resource:
+            return context, _slice(principal, resource, behalf, compiled, self._schema)
+        one, two = self._alone(principal, "principal"), self._alone(resource, "resource")
+        return context, Slice.of_two(one, two)
+
+    def _place(
+        self, context: dict[str, Json], behalf: EntityUid | None, compiled: CompiledContext, approval: Json
+    ) -> None:
+        given: dict[str, Json] = {fact.name: fact.value for fact in compiled.told}
+        given |= {"on_behalf_of": None if behalf is None else dict(behalf.json()), "approval": approval}
+        for name, value in given.items():
+            if value is not None and name in self._declared:
+                found = self._projectors.get(name)
+                if found is not None:
+                    context[name] = found(value)[0]
+                else:
+                    context[name] = project(value, self._declared[name].type, f"context.{name}")
+
+    def _alone(self, uid: EntityUid, role: str) -> Entity:
+        if uid.type not in self._free:
+            return _bare(uid, _type(uid, role, self._schema), role)
+        return _uid_alone(uid)
 
 
 @dataclass(slots=True)
@@ -152,15 +198,11 @@ def _slice(
     compiled: CompiledContext,
     schema: CedarSchema,
 ) -> Slice:
-    placed = [fact for fact in compiled.facts.values() if fact.into != "context" and fact.status == "found"]
-    if not placed and behalf is None and principal != resource:
-        roles = ((principal, "principal"), (resource, "resource"))
-        return Slice.of([_bare(uid, _type(uid, role, schema), role) for uid, role in roles])
     drafts = {principal: _Draft("principal")}
     drafts.setdefault(resource, _Draft("resource"))
     if behalf is not None:
         drafts.setdefault(behalf, _Draft("on_behalf_of"))
-    for fact in placed:
+    for fact in compiled.placed:
         drafts[resource if fact.into == "resource" else principal].add(fact)
     entities = [draft.entity(uid, schema) for uid, draft in drafts.items()]
     _refuse_circle(entities)
@@ -203,4 +245,4 @@ def _bare(uid: EntityUid, type_: EntityType, role: str) -> Entity:
 @lru_cache(maxsize=4096)
 def _uid_alone(uid: EntityUid) -> Entity:
     """Shared, because an entity remembers its canonical text and hash."""
-    return Entity(uid)
+    return Entity.alone(uid)

@@ -15,7 +15,7 @@ import json
 import threading
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runtime.errors import GovernanceError, GuardRejected, InDoubt, ToolTimeout
 
@@ -102,6 +102,8 @@ class Invoke:
 
 
 Step = Blocking | Invoke
+_VALUES: Final = frozenset({type(None), bool, int, float, str, list, dict, tuple})
+"""Types whose values have no effects to come; what most tools return."""
 
 
 def drive(flow: Generator[Step, Any, Any], error: BaseException | None = None) -> Any:
@@ -140,7 +142,7 @@ def _invoke(step: Invoke) -> Any:
     if step.isolate is not None:
         return _isolated(step)
     result = step.run() if step.timeout is None or step.is_async else _within_time(step)
-    if not inspect.isawaitable(result):
+    if type(result) in _VALUES or not inspect.isawaitable(result):
         return result
     import asyncio  # noqa: PLC0415 - 60 ms that only async code pays
 
@@ -235,7 +237,7 @@ def _call(step: Invoke) -> Any:
     except StopIteration as exc:
         # It would end the flow, or never reach an awaiting task; Python does the same in its generators.
         raise RuntimeError(f"{step.name} raised StopIteration") from exc
-    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+    if type(result) not in _VALUES and (inspect.isgenerator(result) or inspect.isasyncgen(result)):
         _close(result)
         raise GovernanceError(
             f"{step.name} returned a generator, whose effects would come after its outcome was recorded; "
@@ -250,14 +252,14 @@ def _close(unfinished: Any) -> None:
         close()
 
 
-async def drive_async(flow: Generator[Step, Any, Any]) -> Any:
+async def drive_async(
+    flow: Generator[Step, Any, Any], *, error: BaseException | None = None, reply: Any = None
+) -> Any:
     """Run a flow to its end without blocking the event loop: disk and sync functions go to a thread.
 
     When the task is cancelled while the tool runs, however often, its outcome is made durable first. A sync tool
-    cannot be stopped: its thread goes on, and the outcome says so.
+    cannot be stopped: its thread goes on, and the outcome says so. `error`, `reply`: of the step it stands at.
     """
-    reply: Any = None
-    error: BaseException | None = None
     owed: BaseException | None = None
     while True:
         try:

@@ -27,7 +27,8 @@ from runtime.errors import BundleError, PolicyError, PolicySchemaError
 from runtime.limits_file import check_limits, parse_limits
 from runtime.links import LINKS_FILE, Link, parse_links
 from runtime.narrowing import Narrowing
-from runtime.policy_files import Statement, offset_of_name, statements
+from runtime.plan import Plans
+from runtime.policy_files import Statement, canonical_text, offset_of_name, read_text, statements
 from runtime.schema import SCHEMA_FILE, CedarSchema, parse_schema, with_standard_context
 from runtime.session_reads import session_reads
 from runtime.spec import SPEC_FILE, ContextSpec, check_spec, parse_spec
@@ -110,6 +111,11 @@ class Bundle:
         """How requests are narrowed to what the policies can read."""
         return Narrowing(self.document, self.schema, self.cedar_schema)
 
+    @cached_property
+    def plans(self) -> Plans:
+        """What deciding works out once."""
+        return Plans(self.schema, self.policies)
+
     def without(self, ids: frozenset[str]) -> cedarpy.PolicySet:
         """Return the policy set without some policies. Cached by `ids`.
 
@@ -156,31 +162,12 @@ def load_bundle(path: str | Path) -> Bundle:
         )
     found = (file for file in folder.rglob("*") if file.is_file())
     names = {file.relative_to(folder).as_posix(): file for file in found}
-    texts = {name: _text(file, name) for name, file in names.items() if _belongs(name)}
+    texts = {name: read_text(file, name) for name, file in names.items() if _belongs(name)}
     return bundle_from_files(texts, folder.resolve().name)
 
 
 def _belongs(name: str) -> bool:
     return name.endswith(".cedar") or name in _NAMED_FILES
-
-
-def _text(path: Path, file: str) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        raise BundleError(f"cannot be read: {exc.strerror}; check its permissions", file=file) from exc
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise BundleError(
-            f"not UTF-8: byte 0x{data[exc.start]:02x}; save the file as UTF-8",
-            file=file,
-            line=data.count(b"\n", 0, exc.start) + 1,
-        ) from exc
-
-
-def _canonical(text: str) -> str:
-    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def bundle_from_files(files: Mapping[str, str], name: str) -> Bundle:
@@ -205,7 +192,7 @@ def bundle_from_files(files: Mapping[str, str], name: str) -> Bundle:
 
 
 def _built(files: Mapping[str, str], name: str) -> Bundle:
-    texts = {file: _canonical(files[file]) for file in sorted(files) if _belongs(file)}
+    texts = {file: canonical_text(files[file]) for file in sorted(files) if _belongs(file)}
     schema, cedar_schema = _schema(texts)
     loaded = Policies(texts)
     loaded.require_some()

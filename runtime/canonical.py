@@ -29,14 +29,21 @@ Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json
 """A JSON value as Python holds it."""
 
 _encoder = msgspec.json.Encoder(order="sorted")
+_encode = _encoder.encode
+_sha256 = hashlib.sha256
 _SAFE = 2**53 - 1
 _INT64 = range(-(2**63), 2**63)
 _LONG = re.compile("[0-9]{19}")
 """What the text of an integer beyond 64 bits has, and little else; msgspec writes those below 2**64."""
+_VARIANT = {digit: "89ab"[number % 4] for number, digit in enumerate("0123456789abcdef")}
+"""The digit of a UUID that says its variant, with two random bits."""
+_UNSURE = re.compile("[0-9](?:[.eE]|[0-9]{18})")
+"""What the text of each float has, and of each integer beyond 64 bits."""
 _NAMES = frozenset({str})
 _FIT = frozenset({str, bool, type(None)})
 """Types whose values are written by msgspec as they must be; a lone surrogate is found when it is written."""
-_SCALARS = _FIT | {int, float}
+_WHOLE = _FIT | {int}
+_SCALARS = _WHOLE | {float}
 _LISTS = frozenset({list, tuple})
 _CONTAINERS = _LISTS | {dict}
 _KNOWN = _SCALARS | _CONTAINERS
@@ -58,6 +65,20 @@ def canonical(value: Json) -> str:
         >>> canonical(9007199254740993)
         '9007199254740993'
     """
+    # Most are flat records: judged and written here, because what is called below would be most of their cost.
+    if (
+        type(value) is dict
+        and _WHOLE.issuperset(map(type, value.values()))
+        and _NAMES.issuperset(map(type, value))
+        and "".join(value).isascii()
+    ):
+        try:
+            text = _encode(value).decode()
+        except (OverflowError, UnicodeError):
+            pass  # what is wrong is said below
+        else:
+            if _LONG.search(text) is None:
+                return text
     try:
         return _text(value)
     except (_Unfit, OverflowError):
@@ -75,6 +96,19 @@ def _text(value: Json) -> str:
     if _LONG.search(text) is not None:
         _require_known_integers(value)
     return text
+
+
+def canonical_own(value: Json) -> str:
+    """Return the canonical text of a value that this package made: nothing is in it but JSON's types.
+
+    So floats and member names beyond ASCII need only be looked for in the text; where it might hold one, or an
+    integer beyond 64 bits, `canonical` decides.
+    """
+    try:
+        text = _encode(value).decode()
+    except (OverflowError, UnicodeError):
+        return canonical(value)
+    return text if text.isascii() and _UNSURE.search(text) is None else canonical(value)
 
 
 def canonical_texts(value: str | Mapping[str, str | None]) -> str:
@@ -179,7 +213,7 @@ def without_doubles(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def sha256(text: str) -> str:
     """Return the SHA-256 of the UTF-8 bytes of `text`, as 64 lower-case hex digits."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return _sha256(text.encode()).hexdigest()
 
 
 def content_hash(value: Json) -> str:
@@ -189,7 +223,6 @@ def content_hash(value: Json) -> str:
 
 def new_id() -> str:
     """Return a fresh UUID version 7 (RFC 9562 section 5.7) as 32 hex digits: sorts by time of creation."""
-    millis = time.time_ns() // 1_000_000
-    rand = int.from_bytes(os.urandom(10), "big")
-    value = (millis & (2**48 - 1)) << 80 | 7 << 76 | (rand >> 68) << 64 | 2 << 62 | rand & (2**62 - 1)
-    return f"{value:032x}"
+    millis = time.time_ns() // 1_000_000 & (2**48 - 1)
+    rand = os.urandom(10).hex()  # 12 bits after the version, 62 after the variant, which takes two of a digit
+    return f"{millis:012x}7{rand[:3]}{_VARIANT[rand[3]]}{rand[4:19]}"

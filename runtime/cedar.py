@@ -21,10 +21,9 @@ from runtime.schema_parser import unescape
 from runtime.trace import CedarDecision  # noqa: TC001 - msgspec reads annotations at run time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from runtime.bundle import Bundle
-    from runtime.canonical import Json
     from runtime.policy import Case
 
 _PREFIX = "error while evaluating policy `"
@@ -43,10 +42,20 @@ def evaluate(case: Case, bundle: Bundle, lifted: frozenset[str] = frozenset()) -
 
     Cost: 20 µs and 1 µs a policy of the action; two to four times that where a policy errs or there is no decision.
     """
-    narrow = bundle.narrowing.of(case.action.id)
-    request = _request(case, narrow.context(case.context))
-    entities = _entities(case, bundle)
-    idle = narrow.idle
+    narrowing = bundle.narrowing
+    narrow = narrowing.of(case.action.id)
+    principal, action, resource = case.principal, case.action, case.resource
+    request = {
+        "principal": {"type": principal.type, "id": principal.id},
+        "action": {"type": action.type, "id": action.id},
+        "resource": {"type": resource.type, "id": resource.id},
+        "context": _encode(narrow.context(case.context)).decode(),
+    }
+    text, idle = case.slice.telling, narrow.idle
+    # Entities that are no more than their names are left out.
+    entities = (
+        narrowing.no_entities if text is None else cedarpy.Entities.from_json_str(text, bundle.cedar_schema)
+    )
     found = _asked(request, bundle.without(lifted | idle if lifted else idle), entities, bundle)
     told = found.diagnostics
     if told.errors or found.decision == "NoDecision":
@@ -58,14 +67,6 @@ def evaluate(case: Case, bundle: Bundle, lifted: frozenset[str] = frozenset()) -
         permits = bundle.without(narrow.no_permits)
         permitted = _asked(request, permits, entities, bundle).decision == "Allow"
     return Answer(found.decision, tuple(sorted(told.reason)), permitted=permitted)
-
-
-def _entities(case: Case, bundle: Bundle) -> cedarpy.Entities:
-    """The entities of a case that are more than their names."""
-    text = case.slice.telling
-    if text is None:
-        return bundle.narrowing.no_entities
-    return cedarpy.Entities.from_json_str(text, bundle.cedar_schema)
 
 
 class _Told(msgspec.Struct):
@@ -123,12 +124,12 @@ def evaluate_batch(
 _read = msgspec.json.Decoder(_Found).decode
 
 
-def _request(case: Case, context: Mapping[str, Json] | None = None) -> dict[str, Any]:
+def _request(case: Case) -> dict[str, Any]:
     return {
         "principal": case.principal.json(),
         "action": case.action.json(),
         "resource": case.resource.json(),
-        "context": _encode(case.context if context is None else context).decode(),
+        "context": _encode(case.context).decode(),
     }
 
 

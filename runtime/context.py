@@ -87,11 +87,11 @@ def compile_context(
     Raises:
         NotCanonical: the request's own values have no canonical form.
     """
+    if not spec.asks(request.tool):
+        return spec.blank
     asking = _Asking(sources, request, resource, dict(versions or {}))
     facts = [
-        asking.ask(fact, _Origin(fact, spec))
-        if fact.applies(request.tool)
-        else _Origin(fact, spec).fact("not_asked")
+        asking.ask(fact, _Origin(fact, spec)) if fact.applies(request.tool) else spec.blanks[fact.name]
         for fact in spec.facts
     ]
     try:
@@ -310,9 +310,14 @@ def judge_context(
         `{"facts": {name: {"as_of", "age_s", "stale"}}, "max_skew_us"}` of the facts asked for, ages in whole
         seconds, null: unknown.
     """
+    seen: dict[str, Json] = {}
+    judged: dict[str, Json] = {"facts": seen}
+    if skew_us is not None:
+        judged["max_skew_us"] = skew_us
+    if compiled is spec.blank:  # nothing was asked for
+        return None, judged
     asked = [(f, compiled.facts[f.name]) for f in spec.facts if f.name in compiled.facts]
     now = micros(at)
-    seen: dict[str, Json] = {}
     refusals: list[Refusal] = []
     for declared, fact in asked:
         if fact.status == "not_asked":
@@ -332,9 +337,6 @@ def judge_context(
         elif stale and declared.on_stale == "block":
             refusals.append(Refusal("context", "stale", _stale_message(declared, age), {fact.name: inputs}))
     refusals.sort(key=lambda refusal: refusal.stage != "tenant")
-    judged: dict[str, Json] = {"facts": seen}
-    if skew_us is not None:
-        judged["max_skew_us"] = skew_us
     return (refusals[0] if refusals else None), judged
 
 

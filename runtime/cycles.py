@@ -38,6 +38,8 @@ class Attempts(NamedTuple):
             (0, 3)
         """
         recent = self.recent
+        if signature not in recent:  # most calls are like none of the last ones
+            return Attempts((*recent, signature)[-MAX_PERIOD:], (0,) * len(recent))
         before = (*self.matches, *(0,) * (len(recent) - len(self.matches)))
         matches = [
             matched + 1 if earlier == signature else 0
@@ -53,6 +55,8 @@ class Attempts(NamedTuple):
     @property
     def recorded(self) -> list[Json]:
         """`matches` as decisions record them, without the zeros at the end."""
+        if not any(self.matches):
+            return []
         found: list[Json] = list(self.matches)
         while found and not found[-1]:
             found.pop()

@@ -28,7 +28,7 @@ from runtime.ledger import Claim, SessionCounters, SessionStep
 from runtime.record import content_rows, decision_row
 from runtime.request import Request
 from runtime.settling import Attempt, Settled, args_hash, key_hash, raiser, refuse, same_action
-from runtime.trace import DECISIONS, Table
+from runtime.trace import DECISIONS
 from runtime.values import micros
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Settler:
         enforced = self.runtime.enforced  # once: it may be another one by the time this is durable
         request = self._request(attempt, enforced.bundle.limits)
         attempt.tried[:] = [request.decision_id]
-        claim = self._claim(attempt, micros(request.at))
+        claim = self._claim(attempt, micros(request.at)) if attempt.key_hash else None
         grants = self.runtime.approvals.held(attempt.approval_id) if attempt.approval_id else None
         if claim is not None and (grants is None or grants.refusal is None):
             return self._settle_repeat(attempt, request, claim, began, grants, enforced)
@@ -111,7 +111,9 @@ class Settler:
         new_claim = None
         if decision.runs and attempt.key_hash:
             new_claim = _new_claim(attempt, attempt.key_hash, request)
-        moves = [*metering.charges(enforced.bundle.limits, decision), *self._of_approvals(decision, enforced)]
+        moves = [*metering.charges(enforced.bundle.limits, decision)]
+        if grants is not None or decision.verdict == "approve":
+            moves += self._of_approvals(decision, enforced)
         row = self._commit(attempt.tool, decision, began, enforced, claim=new_claim, moves=moves)
         return Settled(row, decision.enforced_args, None if decision.runs else raiser(decision))
 
@@ -192,7 +194,7 @@ class Settler:
 
     def _request(self, attempt: Attempt, limits: Limits) -> Request:
         who, tool = self.identity, attempt.tool.name
-        standing = metering.look(self.runtime.ledger, who.tenant, who.session_id, tool, str(who.principal))
+        standing = metering.look(self.runtime.ledger, who.tenant, who.session_id, tool, who.acts_as)
         counters = self._own(standing.session)
         request = Request(
             decision_id=new_id(),
@@ -236,7 +238,8 @@ class Settler:
             linked_to=repeat_of or (None if decision.grants is None else decision.grants.approval_id),
             followed=None if enforced.alias is None else runtime.followed(enforced.alias),
         )
-        row |= {"effect": tool.effects.effect, "writes": tool.effects.written(decision.enforced_args)}
+        row["effect"] = tool.effects.effect
+        row["writes"] = tool.effects.written(decision.enforced_args)
         step = SessionStep(
             tenant=request.tenant,
             session_id=request.session_id,
@@ -244,12 +247,12 @@ class Settler:
             ran=decision.runs and repeat_of is None,
             owner=self.identity.owner,
         )
-        contents: Iterable[tuple[Table, Row]] = (*enforced.unrecorded, *content_rows(decision))
+        contents = [*enforced.unrecorded, *content_rows(decision)]
         if step.ran:
             runtime.running[request.decision_id] = None  # before anybody can find it in the ledger
         try:
             links = runtime.ledger.commit(
-                contents=list(contents),
+                contents=contents,
                 evidence=[(DECISIONS, row)],
                 claim=claim,
                 session=step,

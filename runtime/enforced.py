@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle
     from runtime.canonical import Json
     from runtime.entities import EntityUid
+    from runtime.facts import CompiledContext
     from runtime.record import Row
     from runtime.request import Request
     from runtime.ruling import Answer
@@ -54,39 +55,39 @@ class Enforced:
         self, request: Request, tool: Tool, bind_refusal: str | None = None, grants: Grants | None = None
     ) -> Decision:
         """Drive `runtime.policy.decide` with systems of record and Cedar. Records and executes nothing."""
-        fold = decide(request, self.bundle, grants)
-        approval = None if grants is None else grants.approval
+        bundle, approval = self.bundle, None if grants is None else grants.approval
+        fold = decide(request, bundle, grants)
+        check = _Check(request, tool, bind_refusal)
         reply: Prepared | Answer | None = None
         while True:
             try:
                 ask = fold.send(reply)  # type: ignore[arg-type]  # the first send is None, as generators want
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]  # the fold's return type
-            match ask:
-                case Derive(args):
-                    reply = self._prepare(request, args, tool, bind_refusal, approval)
-                case Evaluate(prepared, lifted):
-                    assert prepared.case is not None  # noqa: S101 - not refused
-                    reply = evaluate(prepared.case, self.bundle, lifted)
+            if type(ask) is Derive:
+                fits = bind_refusal is None and ask.args is request.args and request.is_bound
+                reply = prepare(request, ask.args, bundle, self._compile, None if fits else check, approval)
+            else:
+                assert isinstance(ask, Evaluate) and ask.prepared.case is not None  # noqa: S101, PT018 - not refused
+                reply = evaluate(ask.prepared.case, bundle, ask.lifted)
 
-    def _prepare(
-        self,
-        request: Request,
-        args: Mapping[str, Json],
-        tool: Tool,
-        bind_refusal: str | None,
-        approval: Json,
-    ) -> Prepared:
-        def check(found: Mapping[str, Json]) -> None:
-            if bind_refusal is not None:
-                raise RequestInvalid("args_invalid", bind_refusal)
-            if found is not request.args or not request.is_bound:
-                tool.check(found)
+    def _compile(self, request: Request, resource: EntityUid) -> CompiledContext:
+        return compile_context(self.bundle.spec, self.sources, request, resource)
 
-        def facts(about: Request, resource: EntityUid) -> Any:
-            return compile_context(self.bundle.spec, self.sources, about, resource)
 
-        return prepare(request, args, self.bundle, facts, check, approval)
+@dataclass(slots=True)
+class _Check:
+    """Refuses arguments the tool cannot take: of a request that could not be bound to it, or of a patch."""
+
+    request: Request
+    tool: Tool
+    bind_refusal: str | None
+
+    def __call__(self, found: Mapping[str, Json]) -> None:
+        if self.bind_refusal is not None:
+            raise RequestInvalid("args_invalid", self.bind_refusal)
+        if found is not self.request.args or not self.request.is_bound:
+            self.tool.check(found)
 
 
 def enforceable(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from runtime.canonical import Json, canonical, canonical_texts, sha256
 from runtime.once import once
@@ -23,9 +22,8 @@ _TYPE = re.compile(rf"{_IDENT}(?:::{_IDENT})*")
 _QUOTED = re.compile(rf'(?P<type>{_IDENT}(?:::{_IDENT})*)::(?P<id>".*")', re.DOTALL)
 
 
-@lru_cache(maxsize=4096)
-def _quoted(kind: str, ident: str) -> str:
-    return f"{kind}::{json.dumps(ident, ensure_ascii=False)}"
+_quote = json.encoder.encode_basestring
+"""As `json.dumps(…, ensure_ascii=False)` writes a text, without the encoder it would make each time."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,7 +61,7 @@ class EntityUid:
         return cls(kind, ident)
 
     def __str__(self) -> str:
-        return _quoted(self.type, self.id)
+        return f"{self.type}::{_quote(self.id)}"
 
     def json(self) -> dict[str, str]:
         """Return Cedar's JSON form, `{"type": …, "id": …}`."""
@@ -80,6 +78,18 @@ class Entity:
     parents: tuple[EntityUid, ...] = ()
     """Direct parents; ancestors are entities of their own in the slice."""
     tags: Mapping[str, Json] = field(default_factory=dict)
+
+    @classmethod
+    def alone(cls, uid: EntityUid) -> Self:
+        """Return an entity without attributes, parents and tags, its text and address written already.
+
+        Raises:
+            NotCanonical: its uid holds a lone surrogate.
+        """
+        made = object.__new__(cls)
+        text = f'{{"attrs":{{}},"parents":[],"uid":{canonical_texts({"type": uid.type, "id": uid.id})}}}'
+        made.__dict__.update(uid=uid, attrs={}, parents=(), tags={}, content=text, hash=sha256(text))
+        return made
 
     def json(self) -> dict[str, Json]:
         """Return the entity as Cedar's entity JSON; parents sorted, `tags` only if there are any."""
@@ -121,6 +131,15 @@ class Slice:
             if found.setdefault(entity.uid, entity).hash != entity.hash:
                 raise ValueError(f"entity {entity.uid} comes with two different contents in one slice")
         return cls(tuple(sorted(found.values(), key=lambda entity: entity.hash)))
+
+    @classmethod
+    def of_two(cls, one: Entity, two: Entity) -> Self:
+        """Return `of` two entities of different uids that are no more than their names (`Entity.alone`)."""
+        first, last = (one, two) if one.hash < two.hash else (two, one)
+        made, hashes = object.__new__(cls), [first.hash, last.hash]
+        address = sha256(f'["{hashes[0]}","{hashes[1]}"]')
+        made.__dict__.update(entities=(first, last), entity_hashes=hashes, hash=address, telling=None)
+        return made
 
     @once
     def entity_hashes(self) -> list[str]:

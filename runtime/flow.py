@@ -14,6 +14,7 @@ from runtime.acting import Acting, record_late
 from runtime.broker import Blocking, Step, drive, drive_async
 from runtime.errors import InDoubt, LedgerError, ShuttingDown
 from runtime.protocol import run
+from runtime.riding import fits, ride
 from runtime.settling import Handover
 from runtime.usage import collecting
 
@@ -56,7 +57,7 @@ class Flow:
     async def drive_async(self) -> Any:
         """Run the call beside an event loop; see `Session.acall`."""
         try:
-            return await drive_async(self._run())
+            return await (ride if fits(self._attempt.tool) else drive_async)(self._run())
         except BaseException as exc:
             self._rescue(exc)
             raise

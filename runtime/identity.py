@@ -5,7 +5,7 @@ One rule: an identity that could not be recorded, or that was written down wrong
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runtime.arguments import shown
@@ -37,11 +37,16 @@ class Identity:
     principal: EntityUid
     on_behalf_of: EntityUid | None
     scopes: tuple[str, ...]
+    acts_as: str = field(init=False, compare=False, repr=False)
+    """The principal's uid as text."""
+    owner: str = field(init=False, compare=False, repr=False)
+    """Whose session it is: nobody else may continue it."""
 
-    @property
-    def owner(self) -> str:
-        """Whose session it is: nobody else may continue it."""
-        return f"{self.principal}{f' for {self.on_behalf_of}' if self.on_behalf_of else ''}"
+    def __post_init__(self) -> None:
+        """Write once what every call of a session needs."""
+        behalf = f" for {self.on_behalf_of}" if self.on_behalf_of else ""
+        object.__setattr__(self, "acts_as", str(self.principal))
+        object.__setattr__(self, "owner", f"{self.acts_as}{behalf}")
 
 
 def identity_of(

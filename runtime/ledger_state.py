@@ -18,7 +18,7 @@ from runtime.lifecycle import FIRST
 from runtime.trace import DECISIONS, DRAINED, GENESIS, OUTCOMES, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import msgspec
 
@@ -179,13 +179,19 @@ def _require(table: Table, allowed: frozenset[str]) -> None:
         raise ValueError(f"`{table.name}` is not kept here; allowed are {', '.join(sorted(allowed))}")
 
 
-def add_contents(db: sqlite3.Connection, texts: Iterable[tuple[str, str, str]]) -> None:
+_ROWS: Final = 16
+"""Contents that one statement stores; so many texts of it stay prepared."""
+_STORE: Final = tuple(
+    "INSERT OR IGNORE INTO contents (tbl, key, row, hash) VALUES " + ", ".join(["(?, ?, ?, ?)"] * rows)  # noqa: S608 - constants
+    for rows in range(_ROWS + 1)
+)
+
+
+def add_contents(db: sqlite3.Connection, texts: Sequence[tuple[str, str, str]]) -> None:
     """Store contents (table, key, text) whose key is new in their table."""
-    for content in texts:
-        db.execute(
-            "INSERT OR IGNORE INTO contents (tbl, key, row, hash) VALUES (?, ?, ?, ?)",
-            (*content, sha256(content[2])),
-        )
+    for start in range(0, len(texts), _ROWS):
+        part = texts[start : start + _ROWS]
+        db.execute(_STORE[len(part)], [each for content in part for each in (*content, sha256(content[2]))])
 
 
 class Head:

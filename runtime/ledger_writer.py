@@ -143,6 +143,18 @@ class Writer:
                 del error
         return member.result  # type: ignore[no-any-return]  # what this very `work` returned
 
+    def read(self, sql: str, parameters: tuple[object, ...]) -> list[Any] | None:
+        """Run a short SELECT on this connection if nobody writes; null: somebody does, or it cannot be read now."""
+        if self._lock.locked():
+            return None
+        with self._lock:  # who got in between makes it wait for one commit, which is as right
+            if self.refuses is not None:
+                return None
+            try:
+                return self.connection.execute(sql, parameters).fetchall()
+            except FOREIGN:  # busy, say: the reader has the patience, and the words
+                return None
+
     def _withdraw(self, member: _Member) -> None:
         """Leave the queue; one that is being committed already stays there, as unknown as any interrupted COMMIT."""
         with contextlib.suppress(ValueError):

@@ -358,6 +358,8 @@ class Limits:
             request: with its recorded inputs.
             projection: the arguments of this derivation, as policies see them.
         """
+        if not (self.budgets or self.loops or self.breakers or request.limits.get("stopped") is not None):
+            return FREE
         missing: tuple[str, ...] = ()
         for found in self._judgements(request, projection):
             if found.refusal is not None:

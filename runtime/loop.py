@@ -309,8 +309,8 @@ class Runtime:
 
     def limits_of(self, decision: Row) -> Limits:
         """The limits that a decision was charged by; those in force, if it was made before this was opened."""
-        known = {each.bundle.limits_hash: each.bundle.limits for each in (*self._before, self.enforced)}
-        return known.get(str(decision.get("limits_hash")), self.bundle.limits)
+        every = (each.bundle for each in (self.enforced, *reversed(self._before)))
+        return next((b for b in every if b.limits_hash == decision.get("limits_hash")), self.bundle).limits
 
     def followed(self, alias: Alias) -> dict[str, Json] | None:
         """What a decision records of the alias that its version was named by."""

@@ -17,6 +17,7 @@ such a budget, by what they cost themselves. Wall time is the difference of two 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import msgspec
@@ -87,7 +88,7 @@ class Standing(NamedTuple):
 
 def look(ledger: Ledger, tenant: str, session_id: str, tool: str, principal: str) -> Standing:
     """Return where a session stands, and which stop is in force for its call; zeros for one that has not begun."""
-    (found,) = ledger.query(_READ, (tenant, tool, principal, session_id))
+    (found,) = ledger.glance(_READ, (tenant, tool, principal, session_id))
     step, calls, owner, *counted, attempts, stop = found
     counters = {name: value or 0 for name, value in zip(COUNTERS, counted, strict=True)}
     return Standing(SessionCounters(step or 0, calls or 0, owner), counters, attempts, stop)
@@ -120,7 +121,7 @@ def read(
     if standing.stop is not None:
         inputs["stopped"] = stops.read_stop(ledger, standing.stop).inputs
     if limits.budgets or limits.breakers:
-        inputs |= meters.read(ledger.query, limits, request)
+        inputs |= meters.read(ledger.glance, limits, request)
     session = {**request.session_state, "repeats": after["*"].repeats, **standing.counters}
     return request.judged_by(session, inputs, kept)
 
@@ -178,16 +179,40 @@ _SESSION: Final = (
 )
 
 
+_AS_READ: Final = (
+    "UPDATE session_meters SET attempts = coalesce(?5, attempts) WHERE tenant = ?1 AND session_id = ?4 AND "  # noqa: S608 - constants
+    + " AND ".join(f"{name} = ?{number}" for number, name in enumerate(COUNTERS, 6))
+    + f" AND NOT EXISTS ({stops.FIND})"
+)
+"""Adds an attempt where all stands as it was read, and no stop is in force."""
+
+
 def _step(db: sqlite3.Connection, limits: Limits, decision: Decision) -> None:
     """Look for a stop again, hold the session to what was read of it, and add the attempt, if it is one.
 
-    After the session's step, without which no attempt is added: attempts stand as they were read.
+    After the session's step, without which no attempt is added: attempts stand as they were read. Nearly always one
+    statement; where anything stands otherwise, `_step_moved` says whether that matters.
     """
-    request = decision.request
-    who = (request.tenant, request.session_id)
-    found, stop = _looked(
-        db.execute(_SESSION, (request.tenant, request.tool, str(request.principal), who[1]))
-    )
+    request, kept = decision.request, decision.request.attempts
+    if kept is None and decision.grants is None:
+        raise GovernanceError(
+            f"attempts of session {request.session_id!r} were not read; `metering.read` them first"
+        )
+    state = request.session_state
+    whose = (request.tenant, request.tool, str(request.principal), request.session_id)
+    if db.execute(_AS_READ, (*whose, kept, *map(state.get, COUNTERS))).rowcount:
+        if decision.verdict != "block" and limits.budgets:
+            _require(meters.session_spent(limits, request.tool, state))  # type: ignore[arg-type]  # as the ledger has them
+    else:
+        _step_moved(db, limits, decision, whose)
+
+
+def _step_moved(
+    db: sqlite3.Connection, limits: Limits, decision: Decision, whose: tuple[str, str, str, str]
+) -> None:
+    """Add the attempt where the session has no meters yet, or something of it moved that nobody looks at."""
+    request, kept = decision.request, decision.request.attempts
+    found, stop = _looked(db.execute(_SESSION, whose))
     if stop is not None and decision.verdict != "block":
         _require(f"emergency stop {stop} was set")
     counters = dict(zip(COUNTERS, (0,) * len(COUNTERS) if found is None else found[:-1], strict=True))
@@ -196,11 +221,7 @@ def _step(db: sqlite3.Connection, limits: Limits, decision: Decision) -> None:
             _require(f"`context.session.{name}` of session {request.session_id!r} moved")
     if decision.verdict != "block":
         _require(meters.session_spent(limits, request.tool, counters))
-    kept = request.attempts
-    if kept is None and decision.grants is None:
-        raise GovernanceError(
-            f"attempts of session {request.session_id!r} were not read; `metering.read` them first"
-        )
+    who = (request.tenant, request.session_id)
     if found is None:
         db.execute("INSERT INTO session_meters VALUES (?, ?, 0, 0, 0, 0, 0, ?)", (*who, kept or "{}"))
     elif kept is not None:
@@ -225,18 +246,19 @@ def settles(limits: Limits, outcome: Row) -> Sequence[Move]:
     used = used_by(outcome)
 
     def settle(db: sqlite3.Connection) -> None:
-        if any(used.values()):
-            db.execute(_ADD, (*(used[name] for name in COUNTERS), outcome["tenant"], outcome["session_id"]))
+        moved = tuple(name for name, amount in used.items() if amount)
+        if moved:
+            db.execute(_add(moved), (*map(used.get, moved), outcome["tenant"], outcome["session_id"]))
         meters.settle(db, limits, outcome, used, gives_back=outcome["status"] in _NO_EFFECT)
 
     return (settle,)
 
 
-_ADD: Final = (
-    "UPDATE session_meters SET "  # noqa: S608 - constants
-    + ", ".join(f"{name} = min({name} + ?, {meters.MOST})" for name in COUNTERS)
-    + " WHERE tenant = ? AND session_id = ?"
-)
+@lru_cache(maxsize=32)  # two to the number of counters
+def _add(names: tuple[str, ...]) -> str:
+    """The statement that adds to counters of a session."""
+    sums = ", ".join(f"{name} = min({name} + ?, {meters.MOST})" for name in names)
+    return f"UPDATE session_meters SET {sums} WHERE tenant = ? AND session_id = ?"  # noqa: S608 - constants
 
 
 def used_by(outcome: Row) -> dict[str, int]:

@@ -13,11 +13,13 @@ What follows from one evaluation is in `runtime.ruling`; this module composes ev
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runtime.canonical import Json, canonical, canonical_texts, sha256
 from runtime.patches import PatchError, merge
-from runtime.ruling import REASONS, Answer, PolicyFault, Ruling, determining, flags_of, rule
+from runtime.request import action_of
+from runtime.ruling import REASONS, Answer, PolicyFault, Ruled, names_of, reason_of, ruled
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -51,6 +53,8 @@ class Prepared:
     """Canonical text of `args`, where it is known already."""
     resource: EntityUid | None = None
     projection: Json = None
+    projection_text: str | None = field(default=None, compare=False, repr=False)
+    """Canonical text of `projection`, where it is known already."""
     compiled: CompiledContext | None = None
     case: Case | None = None
     refusal: Refusal | None = None
@@ -63,6 +67,13 @@ class Prepared:
     def text(self) -> str:
         """Canonical text of `args`."""
         return canonical(dict(self.args)) if self.args_text is None else self.args_text
+
+    @property
+    def projected(self) -> str | None:
+        """Canonical text of `projection`; None: there is none."""
+        if self.projection_text is not None or self.projection is None:
+            return self.projection_text
+        return canonical(self.projection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,8 @@ class Evaluate:
 
 
 Ask = Derive | Evaluate
+
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +176,9 @@ def decide(
 
 def liftable(grants: Grants | None, bundle: Bundle) -> frozenset[str]:
     """Return which policies the grants take out of the set: those of this bundle that ask for approval."""
-    asked = (ident for ident in grants.lifted if ident in bundle.policies) if grants else ()
+    if grants is None:
+        return _NONE
+    asked = (ident for ident in grants.lifted if ident in bundle.policies)
     return frozenset(ident for ident in asked if bundle.policies[ident].verdict == "approve")
 
 
@@ -192,35 +207,28 @@ def _held_to(decision: Decision, grants: Grants, bundle: Bundle) -> Decision:
 def _up_to_policy(
     request: Request, bundle: Bundle, lifted: frozenset[str]
 ) -> Generator[Ask, Prepared | Answer, Decision]:
-    first = yield from _derive(request.args)
+    # Asked here, without a generator in between: of every call's fold this is all there is.
+    first = yield Derive(request.args)
+    assert isinstance(first, Prepared)  # noqa: S101 - the driver's contract
     if first.refusal:
         return _refused(request, first, first.refusal)
-    answer = yield from _evaluate(first, lifted)
-    ruling = rule(flags_of(answer, bundle.policies))
-    found = determining(ruling, answer, bundle.policies)
+    answer = yield Evaluate(first, lifted)
+    assert isinstance(answer, Answer)  # noqa: S101 - the driver's contract
+    told = bundle.plans.ruled(answer)
+    ruling, found = told.ruling, told.determining
     if ruling.verdict != "modify":
-        return _decided(request, bundle, first, answer, ruling, found)
+        return _decided(request, bundle, first, answer, told)
     try:
         args = _patched(first, found, bundle.policies)
     except PatchError as exc:
         return _blocked(request, first, answer, found, exc.code, str(exc))
-    second = yield from _derive(args)
+    second = yield Derive(args)
+    assert isinstance(second, Prepared)  # noqa: S101 - the driver's contract
     if second.refusal:
         return _patch_refused(request, first, answer, found, second)
-    again = yield from _evaluate(second, lifted)
+    again = yield Evaluate(second, lifted)
+    assert isinstance(again, Answer)  # noqa: S101 - the driver's contract
     return _second(request, bundle, (first, answer, found), (second, again))
-
-
-def _derive(args: Mapping[str, Json]) -> Generator[Ask, Prepared | Answer, Prepared]:
-    reply = yield Derive(args)
-    assert isinstance(reply, Prepared)  # noqa: S101 - the driver's contract
-    return reply
-
-
-def _evaluate(prepared: Prepared, lifted: frozenset[str]) -> Generator[Ask, Prepared | Answer, Answer]:
-    reply = yield Evaluate(prepared, lifted)
-    assert isinstance(reply, Answer)  # noqa: S101 - the driver's contract
-    return reply
 
 
 def _patched(
@@ -248,15 +256,14 @@ def _refused(request: Request, first: Prepared, refusal: Refusal) -> Decision:
     )
 
 
-def _decided(
-    request: Request, bundle: Bundle, first: Prepared, answer: Answer, ruling: Ruling, found: tuple[str, ...]
-) -> Decision:
+def _decided(request: Request, bundle: Bundle, first: Prepared, answer: Answer, told: Ruled) -> Decision:
+    ruling, found, reason = told
     return Decision(
         request=request,
         verdict=ruling.verdict,
         decided_by="request" if ruling.code == "cedar_no_decision" else "policy",
         reason_code=ruling.code,
-        reason=reason_of(ruling, answer, found),
+        reason=reason,
         first=first,
         answer=answer,
         determining=found,
@@ -345,55 +352,44 @@ def conclude(found: tuple[str, ...], again: Answer, policies: Mapping[str, Polic
         again: the answer to the patched request.
         policies: of the bundle.
     """
-    ruling = rule(flags_of(again, policies))
+    ruling, later, why = ruled(again, policies)
     verdict: Verdict = {"allow": "modify", "approve": "approve"}.get(ruling.verdict, "block")  # type: ignore[assignment]  # a Literal out of a dict
     code = {"modify": "modified", "approve": "approval_required"}.get(verdict, "patch_insufficient")
-    later = determining(ruling, again, policies)
-    reason = f"patched by {names_of(found)}; the patched request: {reason_of(ruling, again, later)}"
+    reason = f"patched by {names_of(found)}; the patched request: {why}"
     return Ending(verdict, code, reason, later if verdict == "approve" else found, later)
 
 
 def action_hash(request: Request, prepared: Prepared, policy_hash: str) -> str:
     """Return the hash of exactly what would be enforced: who, for whom, where, what, on what, under which text."""
-    behalf = request.on_behalf_of
     resource = prepared.resource
+    # Member by member in the order of names: the canonical text of the whole, whose arguments are written already.
+    first, middle, last = _whose(
+        request.tool, request.principal, request.on_behalf_of, request.tenant, policy_hash
+    )
+    on = "null" if resource is None else canonical_texts(str(resource))
+    return sha256(f"{first}{prepared.text}{middle}{on}{last}")
+
+
+@lru_cache(maxsize=1024)
+def _whose(
+    tool: str, principal: EntityUid, behalf: EntityUid | None, tenant: str, policy_hash: str
+) -> tuple[str, str, str]:
+    """What stands around arguments and resource in the action's text: the same for many calls of a session."""
     others = {
         "on_behalf_of": None if behalf is None else str(behalf),
         "policy": policy_hash,
-        "principal": str(request.principal),
-        "resource": None if resource is None else str(resource),
-        "tenant": request.tenant,
+        "principal": str(principal),
     }
-    # Member by member in the order of names: the canonical text of the whole, whose arguments are written already.
-    first = f'{{"action":{canonical_texts(str(request.action))},"args":{prepared.text}'
-    return sha256(f"{first},{canonical_texts(others)[1:]}")
+    before = f'{{"action":{canonical_texts(str(action_of(tool)))},"args":'
+    middle = f',{canonical_texts(others)[1:-1]},"resource":'
+    return before, middle, f",{canonical_texts({'tenant': tenant})[1:]}"
 
 
 def _union(one: tuple[PolicyFault, ...], two: tuple[PolicyFault, ...]) -> tuple[PolicyFault, ...]:
     return tuple(sorted(set(one) | set(two), key=lambda fault: (fault.policy, fault.message)))
 
 
-def reason_of(ruling: Ruling, answer: Answer, found: tuple[str, ...]) -> str:
-    """Return the reason of a ruling, in words. A fault without a message (columns have none) is named alone."""
-    match ruling.code:
-        case "cedar_no_decision":
-            return f"cedar refused the request: {answer.cause}"
-        case "policy_error":
-            faults = {fault.policy: fault.message for fault in answer.errors}
-            said = {policy: f": {faults[policy]}" if faults[policy] else "" for policy in found}
-            return "; ".join(f"forbid `{policy}` could not be evaluated{said[policy]}" for policy in found)
-        case "not_permitted":
-            return "no permit policy is satisfied"
-        case "permitted":
-            return f"permitted by {names_of(found)}"
-        case "forbidden":
-            return f"forbidden by {names_of(found)}"
-        case "modified":
-            return f"needs the change of {names_of(found)}"
-        case _:
-            return f"needs the approval that {names_of(found)} asks for"
-
-
-def names_of(policies: tuple[str, ...]) -> str:
-    """Return policy ids as reasons quote them."""
-    return ", ".join(f"`{policy}`" for policy in policies)
+__all__ = [
+    "Ask", "Case", "Decision", "Derive", "Evaluate", "Grants", "Prepared",
+    "action_hash", "conclude", "decide", "liftable", "names_of", "reason_of",
+]  # fmt: skip

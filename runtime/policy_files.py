@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import cedarpy
 
 from runtime.entities import EntityUid
-from runtime.errors import PolicySyntaxError
+from runtime.errors import BundleError, PolicySyntaxError
 from runtime.schema_parser import unescape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _IGNORED = re.compile(r"(?:\s|//[^\n]*)*")
 _MARK = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|"|;')
@@ -47,6 +48,31 @@ class Statement:
     def annotations(self) -> dict[str, str]:
         """By key; one without a value has the empty string."""
         return {key: value or "" for key, value in self.json.get("annotations", {}).items()}
+
+
+def read_text(path: Path, file: str) -> str:
+    """Return the text of a bundle's file as it stands.
+
+    Raises:
+        BundleError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise BundleError(f"cannot be read: {exc.strerror}; check its permissions", file=file) from exc
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise BundleError(
+            f"not UTF-8: byte 0x{data[exc.start]:02x}; save the file as UTF-8",
+            file=file,
+            line=data.count(b"\n", 0, exc.start) + 1,
+        ) from exc
+
+
+def canonical_text(text: str) -> str:
+    """Return the text that is hashed: without a byte order mark, lines ended by LF."""
+    return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def statements(text: str, file: str) -> list[Statement]:

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runtime.assembly import assemble
 from runtime.canonical import Json, NotCanonical
 from runtime.context import Refusal, judge_context
 from runtime.policy import Case, Prepared
-from runtime.projection import ProjectionError, project
+from runtime.projection import ProjectionError
 from runtime.request import RequestInvalid
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from runtime.entities import EntityUid
     from runtime.facts import CompiledContext
     from runtime.request import Request
-    from runtime.schema import ActionType
 
 CompileFacts = Callable[["Request", "EntityUid"], "CompiledContext"]
 """Answers with the facts for this request and resource."""
@@ -48,30 +46,52 @@ def prepare(
     """
     if args is not request.args:
         request = replace(request, args=args)
+    plan = bundle.plans.of(request.tool)
     text = resource = None
     try:
-        action, text = _check_request(request, bundle, check_signature)
+        if check_signature is not None:
+            # First, so that a call the tool cannot take is recorded as such whatever else is wrong with it.
+            check_signature(args)
+        if plan is None or request.required_scopes:
+            _check_request(request, bundle)
+        assert plan is not None  # noqa: S101 - an action that is not declared was refused
+        text = _args_text(request)
         resource = request.resource.resolve(args)
-        projection = project(dict(args), action.context.attrs["args"].type, "context.args")
+        projection, same = plan.project(args if type(args) is dict else dict(args))
     except RequestInvalid as exc:
         refusal = Refusal("request", exc.code, str(exc))
         return Prepared(args=args, args_text=text, resource=resource, refusal=refusal)
     except ProjectionError as exc:
         refusal = Refusal("request", "projection_failed", str(exc))
         return Prepared(args=args, args_text=text, resource=resource, refusal=refusal)
-    prepared = Prepared(args=args, args_text=text, resource=resource, projection=projection)
-    return _with_facts(prepared, request, bundle, compile_facts(request, resource), approval)
+    compiled = compile_facts(request, resource)
+    refused, seen = judge_context(compiled, bundle.spec, request.at, skew_us=request.max_skew_us)
+    judged = bundle.limits.judge(request, projection)
+    case = None
+    if refused is None:
+        try:
+            context, found = plan.assembler.assemble(request, resource, projection, compiled, approval)
+            case = Case(request.principal, request.action, resource, context, found)
+            refused = judged.refusal
+        except ProjectionError as exc:
+            refused = Refusal("context", "projection_failed", str(exc))
+    return Prepared(
+        args=args,
+        args_text=text,
+        resource=resource,
+        projection=projection,
+        projection_text=text if same else None,
+        compiled=compiled,
+        case=case,
+        refusal=refused,
+        inputs={"context": seen, "limits": request.limit_inputs},
+        missing=judged.missing,
+    )
 
 
-def _check_request(
-    request: Request, bundle: Bundle, check_signature: CheckSignature | None
-) -> tuple[ActionType, str]:
-    """Return the action's type and the canonical text of the arguments."""
-    if check_signature is not None:
-        # First, so that a call the tool cannot take is recorded as such whatever else is wrong with it.
-        check_signature(request.args)
-    action = bundle.schema.actions.get(request.tool)
-    if action is None or "args" not in action.context.attrs:
+def _check_request(request: Request, bundle: Bundle) -> None:
+    """Refuse an action that is not declared, and scopes that are not held."""
+    if bundle.plans.of(request.tool) is None:
         declared = ", ".join(sorted(bundle.schema.actions)) or "none"
         raise RequestInvalid(
             "action_undeclared", f"the schema declares no action {request.tool!r}; declared are {declared}"
@@ -82,43 +102,10 @@ def _check_request(
             f"tool {request.tool!r} needs scope {', '.join(map(repr, missing))}, "
             f"the session holds {', '.join(map(repr, request.scopes)) or 'none'}",
         )
+
+
+def _args_text(request: Request) -> str:
     try:
-        return action, request.args_text
+        return request.args_text
     except NotCanonical as exc:
         raise RequestInvalid("args_invalid", str(exc)) from exc
-
-
-def _with_facts(
-    prepared: Prepared, request: Request, bundle: Bundle, compiled: CompiledContext, approval: Json
-) -> Prepared:
-    refusal, seen = judge_context(compiled, bundle.spec, request.at, skew_us=request.max_skew_us)
-    judged = bundle.limits.judge(request, prepared.projection)
-    case = None
-    if refusal is None:
-        try:
-            case = _case(prepared, request, bundle, compiled, approval)
-            refusal = judged.refusal
-        except ProjectionError as exc:
-            refusal = Refusal("context", "projection_failed", str(exc))
-    return Prepared(
-        args=prepared.args,
-        args_text=prepared.args_text,
-        resource=prepared.resource,
-        projection=prepared.projection,
-        compiled=compiled,
-        case=case,
-        refusal=refusal,
-        inputs={"context": seen, "limits": request.limit_inputs},
-        missing=judged.missing,
-    )
-
-
-def _case(
-    prepared: Prepared, request: Request, bundle: Bundle, compiled: CompiledContext, approval: Json
-) -> Case:
-    resource = prepared.resource
-    assert resource is not None  # noqa: S101 - derived by the caller
-    context, found = assemble(
-        request, resource, prepared.projection, compiled, bundle.schema, approval=approval
-    )
-    return Case(request.principal, request.action, resource, context, found)

@@ -9,7 +9,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from runtime.canonical import Json, canonical, new_id, parse, sha256
+from runtime.canonical import Json, canonical, canonical_own, new_id, parse, sha256
 from runtime.entities import EntityUid
 from runtime.errors import IsolatedToolError
 from runtime.foreign import message_of, well_formed
@@ -20,10 +20,9 @@ from runtime.trace import CONTEXTS, ENTITIES, SLICES, Table
 from runtime.values import micros
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from runtime.bundle import Bundle
-    from runtime.ruling import Answer
     from runtime.trace import ExecutionStatus, Kind
 
 Row = dict[str, Json]
@@ -53,14 +52,36 @@ def decision_row(
 
     `followed` is what is recorded of the alias that named the bundle; see `runtime.following`.
     """
-    first, enforced = decision.first, decision.enforced or decision.first
+    # Few literals: most of what a row costs would be the calls it is put together by.
+    request, first = decision.request, decision.first
     # What was asked is what was derived first; a refused repeat has derived nothing, and not from other arguments.
-    args = first.text if first.args is decision.request.args else decision.request.args_text
-    return {
-        **_request_columns(decision.request, args),
-        **_derived_columns(decision.first, ""),
-        **(_derived_columns(decision.enforced, "enforced_") if decision.enforced else {}),
-        **_verdict_columns(decision, decision.answer),
+    args = first.text if first.args is request.args else request.args_text
+    enforced_args = decision.enforced_args
+    behalf, resource = request.on_behalf_of, first.resource
+    limit_inputs = request.limit_inputs
+    row = _verdict_columns(decision) | {
+        "decision_id": request.decision_id,
+        "session_id": request.session_id,
+        "step": request.step,
+        "evaluated_at": micros(request.at),
+        "tenant": request.tenant,
+        "principal_type": request.principal.type,
+        "principal_id": request.principal.id,
+        "on_behalf_of_type": None if behalf is None else behalf.type,
+        "on_behalf_of_id": None if behalf is None else behalf.id,
+        "scopes": list(request.scopes),
+        "required_scopes": list(request.required_scopes),
+        "tool": request.tool,
+        "resource_template": request.resource.text,
+        "args": args,
+        "args_hash": sha256(args),
+        "session_state": canonical(dict(request.session_state)),
+        "idempotency_key": request.idempotency_key,
+        "resource_type": None if resource is None else resource.type,
+        "resource_id": None if resource is None else resource.id,
+        "projection": first.projected,
+        "context_hash": None if first.compiled is None else first.compiled.hash,
+        "slice_hash": None if first.case is None else first.case.slice.hash,
         "kind": kind,
         "linked_to": linked_to,
         "decided_at": micros(decided_at),
@@ -71,13 +92,15 @@ def decision_row(
         "policy_hash": bundle.policy_hash,
         "context_spec_hash": bundle.context_spec_hash,
         "limits_hash": bundle.limits_hash,
-        "stage_inputs": canonical(
-            {**decision.first.inputs, "limits": decision.request.limit_inputs, **(followed or {})}
-        ),
-        "enforced_args": None if decision.enforced_args is None else enforced.text,
+        "stage_inputs": canonical_own({**first.inputs, "limits": limit_inputs, **(followed or {})}),
+        "enforced_args": None if enforced_args is None else (decision.enforced or first).text,
         "action_hash": decision.action_hash,
-        **({} if decision.grants is None else _grant_columns(decision)),
     }
+    if decision.enforced is not None:
+        row.update(_enforced_columns(decision.enforced))
+    if decision.grants is not None:
+        row.update(_grant_columns(decision))
+    return row
 
 
 def _grant_columns(decision: Decision) -> Row:
@@ -115,41 +138,8 @@ def grants_of(row: Mapping[str, Any]) -> Grants | None:
     )
 
 
-def _request_columns(request: Request, args: str) -> Row:
-    behalf = request.on_behalf_of
-    return {
-        "decision_id": request.decision_id,
-        "session_id": request.session_id,
-        "step": request.step,
-        "evaluated_at": micros(request.at),
-        "tenant": request.tenant,
-        "principal_type": request.principal.type,
-        "principal_id": request.principal.id,
-        "on_behalf_of_type": None if behalf is None else behalf.type,
-        "on_behalf_of_id": None if behalf is None else behalf.id,
-        "scopes": list(request.scopes),
-        "required_scopes": list(request.required_scopes),
-        "tool": request.tool,
-        "resource_template": request.resource.text,
-        "args": args,
-        "args_hash": sha256(args),
-        "session_state": canonical(dict(request.session_state)),
-        "idempotency_key": request.idempotency_key,
-    }
-
-
-def _derived_columns(prepared: Prepared, prefix: str) -> Row:
-    resource, compiled, case = prepared.resource, prepared.compiled, prepared.case
-    return {
-        f"{prefix}resource_type": None if resource is None else resource.type,
-        f"{prefix}resource_id": None if resource is None else resource.id,
-        f"{prefix}projection": None if prepared.projection is None else canonical(prepared.projection),
-        f"{prefix}context_hash": None if compiled is None else compiled.hash,
-        f"{prefix}slice_hash": None if case is None else case.slice.hash,
-    }
-
-
-def _verdict_columns(decision: Decision, answer: Answer | None) -> Row:
+def _verdict_columns(decision: Decision) -> Row:
+    answer, errors = decision.answer, decision.errors
     return {
         "verdict": decision.verdict,
         "decided_by": decision.decided_by,
@@ -159,31 +149,37 @@ def _verdict_columns(decision: Decision, answer: Answer | None) -> Row:
         "cedar_reasons": [] if answer is None else list(answer.reasons),
         "determining": list(decision.determining),
         "enforced_determining": list(decision.enforced_determining),
-        "errors": [{"policy": fault.policy, "message": fault.message} for fault in decision.errors],
+        "errors": [{"policy": fault.policy, "message": fault.message} for fault in errors] if errors else [],
     }
 
 
-def content_rows(decision: Decision) -> Iterator[tuple[Table, Row]]:
-    """Yield the content-addressed rows a decision refers to: contexts, entities, slices."""
+def _enforced_columns(prepared: Prepared) -> Row:
+    resource, compiled, case = prepared.resource, prepared.compiled, prepared.case
+    return {
+        "enforced_resource_type": None if resource is None else resource.type,
+        "enforced_resource_id": None if resource is None else resource.id,
+        "enforced_projection": prepared.projected,
+        "enforced_context_hash": None if compiled is None else compiled.hash,
+        "enforced_slice_hash": None if case is None else case.slice.hash,
+    }
+
+
+def content_rows(decision: Decision) -> list[tuple[Table, Row]]:
+    """Return the content-addressed rows a decision refers to: contexts, entities, slices."""
+    rows: list[tuple[Table, Row]] = []
     for prepared in (decision.first, decision.enforced):
         if prepared is None:
             continue
-        if prepared.compiled is not None:
-            compiled = prepared.compiled
-            yield CONTEXTS, {"context_hash": compiled.hash, "context": compiled.content}
-        if prepared.case is not None:
-            found = prepared.case.slice
-            for entity in found.entities:
-                yield (
-                    ENTITIES,
-                    {
-                        "entity_hash": entity.hash,
-                        "uid_type": entity.uid.type,
-                        "uid_id": entity.uid.id,
-                        "entity": entity.content,
-                    },
-                )
-            yield SLICES, {"slice_hash": found.hash, "entity_hashes": list(found.entity_hashes)}
+        if (compiled := prepared.compiled) is not None:
+            rows.append((CONTEXTS, {"context_hash": compiled.hash, "context": compiled.content}))
+        if (case := prepared.case) is not None:
+            for entity in case.slice.entities:
+                uid = entity.uid
+                told: Row = {"uid_type": uid.type, "uid_id": uid.id, "entity": entity.content}
+                rows.append((ENTITIES, {"entity_hash": entity.hash, **told}))
+            found = case.slice
+            rows.append((SLICES, {"slice_hash": found.hash, "entity_hashes": list(found.entity_hashes)}))
+    return rows
 
 
 def execution_row(
@@ -205,16 +201,17 @@ def execution_row(
         result: the result columns, if there is a result.
         error: what was raised, if something was.
     """
+    ended = micros(ended_at)
     return {
         "outcome_id": new_id(),
         "kind": "execution",
         "decision_id": decision["decision_id"],
         "session_id": decision["session_id"],
         "tenant": decision["tenant"],
-        "recorded_at": micros(ended_at),
+        "recorded_at": ended,
         "status": status,
         "started_at": None if started_at is None else micros(started_at),
-        "ended_at": micros(ended_at),
+        "ended_at": ended,
         "source": "runtime",
         "error_type": None if error is None else _class_of(error),
         "error_message": None if error is None else message_of(error),

@@ -96,6 +96,14 @@ class Ruling(NamedTuple):
     code: str
 
 
+class Ruled(NamedTuple):
+    """A ruling, and what is said of it."""
+
+    ruling: Ruling
+    determining: tuple[str, ...]
+    reason: str
+
+
 def rule(flags: Flags) -> Ruling:
     """Return the verdict that follows from the flags. Total over all 64 combinations.
 
@@ -103,15 +111,17 @@ def rule(flags: Flags) -> Ruling:
         >>> rule(Flags(True, False, False, True, False, True))
         Ruling(verdict='approve', code='approval_required')
     """
-    blocks = (
-        (not flags.decided, "cedar_no_decision"),
-        (flags.forbid_error, "policy_error"),
-        (flags.plain_forbid, "forbidden"),
-        (not flags.permitted, "not_permitted"),
-    )
-    for applies, code in blocks:
-        if applies:
-            return Ruling("block", code)
+    code = None
+    if not flags.decided:
+        code = "cedar_no_decision"
+    elif flags.forbid_error:
+        code = "policy_error"
+    elif flags.plain_forbid:
+        code = "forbidden"
+    elif not flags.permitted:
+        code = "not_permitted"
+    if code is not None:
+        return Ruling("block", code)
     if flags.modify:
         return Ruling("modify", "modified")
     return Ruling("approve", "approval_required") if flags.approve else Ruling("allow", "permitted")
@@ -122,7 +132,7 @@ def flags_of(answer: Answer, policies: Mapping[str, PolicyInfo]) -> Flags:
     forbids = [policies[p].verdict for p in answer.reasons if policies[p].effect == "forbid"]
     return Flags(
         decided=answer.decision != "NoDecision",
-        forbid_error=any(policies[fault.policy].effect == "forbid" for fault in answer.errors),
+        forbid_error=any([policies[fault.policy].effect == "forbid" for fault in answer.errors]),
         plain_forbid="plain" in forbids,
         permitted=answer.permitted,
         modify="modify" in forbids,
@@ -146,3 +156,36 @@ def determining(ruling: Ruling, answer: Answer, policies: Mapping[str, PolicyInf
         case _:
             found = []
     return tuple(sorted(found))
+
+
+def ruled(answer: Answer, policies: Mapping[str, PolicyInfo]) -> Ruled:
+    """Return what follows from one answer."""
+    ruling = rule(flags_of(answer, policies))
+    found = determining(ruling, answer, policies)
+    return Ruled(ruling, found, reason_of(ruling, answer, found))
+
+
+def reason_of(ruling: Ruling, answer: Answer, found: tuple[str, ...]) -> str:
+    """Return the reason of a ruling, in words. A fault without a message (columns have none) is named alone."""
+    match ruling.code:
+        case "cedar_no_decision":
+            return f"cedar refused the request: {answer.cause}"
+        case "policy_error":
+            faults = {fault.policy: fault.message for fault in answer.errors}
+            said = {policy: f": {faults[policy]}" if faults[policy] else "" for policy in found}
+            return "; ".join(f"forbid `{policy}` could not be evaluated{said[policy]}" for policy in found)
+        case "not_permitted":
+            return "no permit policy is satisfied"
+        case "permitted":
+            return f"permitted by {names_of(found)}"
+        case "forbidden":
+            return f"forbidden by {names_of(found)}"
+        case "modified":
+            return f"needs the change of {names_of(found)}"
+        case _:
+            return f"needs the approval that {names_of(found)} asks for"
+
+
+def names_of(policies: tuple[str, ...]) -> str:
+    """Return policy ids as reasons quote them."""
+    return ", ".join(f"`{policy}`" for policy in policies)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import cedarpy
 
@@ -38,11 +37,6 @@ from runtime.schema_types import (
     type_text,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from runtime.canonical import Json
-
 __all__ = [
     "SCHEMA_FILE",
     "SESSION",
@@ -58,7 +52,7 @@ __all__ = [
     "Scaled",
     "SetOf",
     "parse_schema",
-    "session_members",
+    "session_names",
     "type_json",
     "type_text",
     "with_standard_context",
@@ -176,15 +170,10 @@ def _augmented(schema: CedarSchema, action: ActionType, file: str) -> ActionType
     return replace(action, context=Record(attrs))
 
 
-def session_members(type_: CedarType, state: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the counters of a session that `context.session` of this type has a place for."""
+def session_names(type_: CedarType) -> frozenset[str]:
+    """Return which counters of a session a `context.session` of this type has a place for."""
     declared = type_.attrs if isinstance(type_, Record) else {}
-    return {
-        name: value
-        for name, value in state.items()
-        if (found := declared.get(name)) is not None
-        and (name not in SESSION or found is _COUNTED or found.type == _COUNTED.type)
-    }
+    return frozenset(n for n, found in declared.items() if n not in SESSION or found.type == _COUNTED.type)
 
 
 def _fits(name: str, declared: Attribute) -> bool:

@@ -56,6 +56,9 @@ class Session:
     ) -> None:
         # Its own entry, wherever it is: sessions need not be left in the order they were entered in.
         found = _entered.get()
+        if found[-1:] == (self,):
+            _entered.set(found[:-1])
+            return
         last = max((i for i, session in enumerate(found) if session is self), default=len(found))
         _entered.set(found[:last] + found[last + 1 :])
 

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from runtime.canonical import sha256
 from runtime.errors import ContextSpecError
+from runtime.facts import CompiledContext, Fact
 from runtime.spec_check import misfits
 from runtime.toml import TomlLines, TomlTable, did_you_mean, line_of
 
@@ -145,6 +146,30 @@ class ContextSpec:
     def hash(self) -> str:
         """Hash of the canonical text."""
         return sha256(self.text)
+
+    @cached_property
+    def _asking(self) -> frozenset[str]:
+        return frozenset(action for fact in self.facts for action in fact.actions)
+
+    def asks(self, tool: str) -> bool:
+        """Whether a call of `tool` asks for any fact."""
+        return tool in self._asking or "*" in self._asking
+
+    @cached_property
+    def blank(self) -> CompiledContext:
+        """What a call compiles to that asks for no fact: the same for every one."""
+        return CompiledContext.of(self.blanks.values(), self.hash)
+
+    @cached_property
+    def blanks(self) -> dict[str, Fact]:
+        """Each fact as one that is not asked for, by name."""
+        return {
+            each.name: Fact(
+                name=each.name, status="not_asked", into=each.into, parents=[], source=each.source,
+                kind=self.sources[each.source].kind, key={},
+            )
+            for each in self.facts
+        }  # fmt: skip
 
     def asked(self, tool: str) -> tuple[FactSpec, ...]:
         """Return the facts that a call of `tool` asks for, in file order."""

@@ -51,6 +51,18 @@ class Tool:
     takes_effect_id: bool = False
     effects: Effects = field(default_factory=Effects)
     """What it declares about what it does to the world."""
+    names: frozenset[str] | None = field(init=False, compare=False, repr=False)
+    """Of its parameters, where it takes those and no others; None: it takes any."""
+    shared: tuple[ResourceTemplate, ...] = field(init=False, compare=False, repr=False)
+    """Templates of several slots, which other arguments might give as well."""
+
+    def __post_init__(self) -> None:
+        """Work out what of binding a call hangs on the declaration only."""
+        parameters = self.signature.parameters
+        fixed = all(p.kind is not p.VAR_KEYWORD for p in parameters.values())
+        templates = (self.resource, *(self.effects.writes or ()))
+        object.__setattr__(self, "names", frozenset(parameters) if fixed else None)
+        object.__setattr__(self, "shared", tuple(each for each in templates if each.id.count("{") > 1))
 
     @property
     def is_async(self) -> bool:
@@ -63,9 +75,15 @@ class Tool:
         Never raises: what does not fit is kept for the record, with the refusal beside it.
         """
         try:
-            self._refuse_effect_id(kwargs)
-            named, text = plain_arguments(self._named(args, kwargs))
-            self._refuse_shared(named)
+            if (
+                self.names is not None and not args and kwargs.keys() == self.names
+            ):  # there is nothing to bind
+                named, text = plain_arguments({name: kwargs[name] for name in self.signature.parameters})
+            else:
+                self._refuse_effect_id(kwargs)
+                named, text = plain_arguments(self._named(args, kwargs))
+            if self.shared:
+                self._refuse_shared(named)
             return Bound(named, None, text)
         except TypeError as exc:
             return Bound(
@@ -75,16 +93,16 @@ class Tool:
             return Bound(salvaged(args, kwargs), str(exc))
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Arguments by name, with defaults. Where each parameter is given by its name there is nothing to bind."""
-        parameters = self.signature.parameters
-        if not args and kwargs.keys() == parameters.keys() and not _takes_any(self.signature):
-            return {name: kwargs[name] for name in parameters}
+        """Arguments by name, with defaults."""
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return _flat(bound)
 
     def check(self, args: Mapping[str, Json]) -> None:
         """Refuse arguments the tool would not run with exactly: a patch may have added some, or taken some away."""
+        if self.names is not None and args.keys() == self.names:  # each is there, and nothing else
+            self._refuse_shared(args)
+            return
         try:
             self._refuse_effect_id(args)
             self.signature.bind(**args)
@@ -102,7 +120,7 @@ class Tool:
 
     def _refuse_shared(self, args: Mapping[str, Json]) -> None:
         """Refuse arguments that would share their resource, or what they write, with other arguments."""
-        for template in (self.resource, *(self.effects.writes or ())):
+        for template in self.shared:
             template.check(args)
 
     def _refuse_effect_id(self, args: Mapping[str, Any]) -> None:
@@ -198,10 +216,6 @@ def _signature(fn: Callable[..., Any], tool: str) -> inspect.Signature:
         return inspect.signature(fn)
     except (TypeError, ValueError) as exc:
         raise RegistrationError(f"tool {tool!r} has no signature: {exc}; wrap it in a function") from exc
-
-
-def _takes_any(signature: inspect.Signature) -> bool:
-    return any([p.kind is p.VAR_KEYWORD for p in signature.parameters.values()])
 
 
 def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:

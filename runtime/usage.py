@@ -11,7 +11,6 @@ call has its own usage.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from typing import TYPE_CHECKING
 from runtime.errors import GovernanceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from runtime.canonical import Json
 
 _MOST = 2**63 - 1
@@ -58,6 +55,8 @@ class Usage:
 
     def columns(self) -> dict[str, Json]:
         """Return the columns of the outcome; what was not reported is left out."""
+        if self is NOTHING:
+            return {}
         named: dict[str, Json] = {
             "cost_micros": self.cost_micros,
             "input_tokens": self.input_tokens,
@@ -113,19 +112,25 @@ _collecting: ContextVar[Collector | None] = ContextVar("redecide_usage", default
 """The call under way in this context."""
 
 
-@contextlib.contextmanager
-def collecting(collector: Collector) -> Iterator[None]:
+class collecting:  # noqa: N801 - used as a context manager made by a function is
     """Have `collector` take what is reported in the body, and in tasks and threads that run in copies of its context.
 
     It may be left in another context than it was entered in: a generator that is closed elsewhere, say.
     """
-    before = _collecting.get()
-    _collecting.set(collector)
-    try:
-        yield
-    finally:
-        if _collecting.get() is collector:
-            _collecting.set(before)
+
+    __slots__ = ("_before", "_collector")
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._before: Collector | None = None
+
+    def __enter__(self) -> None:
+        self._before = _collecting.get()
+        _collecting.set(self._collector)
+
+    def __exit__(self, *raised: object) -> None:
+        if _collecting.get() is self._collector:
+            _collecting.set(self._before)
 
 
 def report_usage(
