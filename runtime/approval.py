@@ -38,6 +38,19 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """One approver's no to the whole."""
+
+    id: str
+    """The `outcomes` row that records it."""
+    approver: str
+    """Uid, canonical text."""
+    reason: str | None
+    """As the approver gave it; null: none was given."""
+    denied_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """What one policy asks for."""
 
@@ -59,6 +72,8 @@ class Approval:
     """One for each policy that asks, by id."""
     row: Row
     """The decision that asked, as it is in the trace."""
+    denial: Denial | None = None
+    """Who denied it, and why; null unless `denied`."""
 
     @property
     def tenant(self) -> str:
@@ -112,6 +127,7 @@ class Approval:
         args = shown(self.args)
         args = args if len(args) <= _REPR_CHARS else f"{args[:_REPR_CHARS]}…"
         asks = "; ".join(need_text(need) for need in self.needs)
+        asks += f"; denied {denial_text(self.denial)}" if self.denial is not None else ""
         return (
             f"<Approval {self.id} {self.state}: {shown(self.owner)} in tenant {shown(self.tenant)!r} would run "
             f"{shown(self.tool)} {args}; {shown(asks)}; until {timestamp(self.expires_at)}>"
@@ -123,6 +139,12 @@ def need_text(need: Need) -> str:
     if need.grant is not None:
         return f"`{need.policy}` granted by {need.grant.approver}"
     return f"`{need.policy}` asks {' or '.join(need.approvers) or 'anybody else'}"
+
+
+def denial_text(denial: Denial) -> str:
+    """Say who denied, when and why."""
+    why = "no reason given" if denial.reason is None else denial.reason
+    return f"by {denial.approver} at {timestamp(denial.denied_at)}: {why}"
 
 
 def shown(text: str) -> str:
@@ -179,4 +201,15 @@ def admits(need: Need, approver: Approver, approval: Approval) -> bool:
     return not {uid, *map(str, approver.roles)}.isdisjoint(need.approvers)
 
 
-__all__ = ["Approval", "Grant", "Need", "State", "admits", "answerable", "need_text", "shown"]
+__all__ = [
+    "Approval",
+    "Denial",
+    "Grant",
+    "Need",
+    "State",
+    "admits",
+    "answerable",
+    "denial_text",
+    "need_text",
+    "shown",
+]

@@ -33,14 +33,19 @@ CREATE TABLE IF NOT EXISTS credentials_used (
 """`needs`: approvers by policy, canonical JSON. `used_by`: the decision that consumed it. Times are microseconds.
 A credential that counts once is kept for ever, so that a clock that is put back brings none back to life."""
 
-APPROVAL: Final = "SELECT state, asked_at, expires_at, needs FROM approvals WHERE approval_id = ?"
+_STANDS: Final = (
+    "CASE WHEN state IN ('pending', 'granted') AND expires_at <= ?1 THEN 'expired' ELSE state END"
+)
+"""The state of an approval for who looks at a moment, `?1`: what is due is expired, closed or not."""
+APPROVAL: Final = f"SELECT {_STANDS}, asked_at, expires_at, needs FROM approvals WHERE approval_id = ?2"  # noqa: S608
 GRANTS: Final = (
     "SELECT grant_id, policy, approver, granted_at FROM grants WHERE approval_id = ? ORDER BY policy"
 )
 USED: Final = "SELECT 1 FROM credentials_used WHERE credential_id = ?"
 DUE: Final = "SELECT approval_id FROM approvals WHERE state IN ('pending', 'granted') AND expires_at <= ?"
 LISTED: Final = (
-    "SELECT approval_id FROM approvals WHERE (? IS NULL OR tenant = ?) AND (? IS NULL OR state = ?)"
+    "SELECT approval_id FROM approvals WHERE (?2 IS NULL OR tenant = ?2)"  # noqa: S608 - ours
+    f" AND (?3 IS NULL OR {_STANDS} = ?3)"
     " ORDER BY asked_at, approval_id"
 )
 

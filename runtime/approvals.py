@@ -15,27 +15,23 @@ Everything here works over a ledger alone: approvers need neither the agent's pr
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
 
 from runtime import approval_state as tables
-from runtime.approval import Approval, Grant, Need, State, answerable, need_text
+from runtime.approval import Approval, Denial, Grant, Need, State, answerable, need_text
 from runtime.approval_state import GrantMoved
+from runtime.approvals_read import RecordedApprovals
 from runtime.authenticators import Approver, Matter
-from runtime.canonical import sha256
 from runtime.errors import (
     ApprovalError,
     ApprovalRequired,
-    ApprovalUnknown,
     GrantRefused,
-    LedgerCorrupt,
 )
 from runtime.foreign import repr_of, well_formed
-from runtime.ledger_state import CONTENT
 from runtime.policy import Decision, Grants
-from runtime.record import approval_row, asked_again, execution_row, grants_of, moment_of
-from runtime.trace import CONTEXTS, OUTCOMES
+from runtime.record import approval_row, asked_again, execution_row, grants_of
+from runtime.trace import OUTCOMES
 from runtime.values import micros, timestamp
 
 if TYPE_CHECKING:
@@ -57,7 +53,7 @@ _UNUSABLE: Final[dict[str, str]] = {
 }  # fmt: skip
 
 
-class Approvals:
+class Approvals(RecordedApprovals):
     """The approvals of one ledger. `Runtime.approvals` is one; use from any thread."""
 
     def __init__(
@@ -79,68 +75,20 @@ class Approvals:
         Raises:
             ApprovalError: the time is not above zero.
         """
-        self._ledger = ledger
+        super().__init__(ledger, clock=clock)
+        self._ledger: Ledger = ledger
         self._authenticators = tuple(authenticators)
         self.ttl = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
         if self.ttl <= timedelta(0):
             raise ApprovalError(f"an approval needs time to be granted, got `approval_ttl` {self.ttl}")
-        self._clock = clock or _utc_now
 
     def list(self, tenant: str | None = None, state: State | None = "pending") -> tuple[Approval, ...]:
-        """Return approvals, oldest first.
-
-        Args:
-            tenant: only of this tenant.
-            state: only in this state; None: in any.
-        """
-        if state is not None and state not in get_args(State):
-            raise ApprovalError(f"`state` must be one of {', '.join(get_args(State))}, got {state!r}")
+        """Close what nobody used in time, and return approvals as `RecordedApprovals.list` does."""
         self.expire()
-        return tuple(
-            self.get(ident) for (ident,) in self._ledger.query(tables.LISTED, (tenant, tenant, state, state))
-        )
+        return super().list(tenant, state)
 
-    def get(self, approval_id: str) -> Approval:
-        """Return an approval as it stands.
-
-        Raises:
-            ApprovalUnknown: there is none of this id.
-            LedgerCorrupt: the decision that asked does not have its hash.
-        """
-        found = self._ledger.query(tables.APPROVAL, (approval_id,))
-        row = self._ledger.decision(approval_id) if found else None
-        if row is None:
-            raise ApprovalUnknown(
-                f"no approval {approval_id!r:.80} in this ledger; see `redecide approvals list`"
-            )
-        said = {
-            policy: Grant(id=ident, policy=policy, approver=approver, granted_at=moment_of(at))
-            for ident, policy, approver, at in self._ledger.query(tables.GRANTS, (approval_id,))
-        }
-        ((held, asked_at, expires_at, needs),) = found
-        return Approval(
-            id=approval_id,
-            state=held,
-            asked_at=moment_of(asked_at),
-            expires_at=moment_of(expires_at),
-            needs=tuple(
-                Need(policy=policy, approvers=tuple(admits), grant=said.get(policy))
-                for policy, admits in sorted(json.loads(needs).items())
-            ),
-            row=row,
-        )
-
-    def facts(self, approval: Approval) -> Json:
-        """Return the compiled facts that the decision rests on: what an approver is shown."""
-        if approval.context_hash is None:
-            return None
-        found = self._ledger.query(CONTENT, (CONTEXTS.name, approval.context_hash))
-        text = json.loads(found[0][1])["context"] if found else ""
-        if sha256(text) != approval.context_hash:
-            raise LedgerCorrupt(
-                f"the facts that approval {approval.id} rests on are lost, or do not have their hash"
-            )
-        return json.loads(text)["facts"]  # type: ignore[no-any-return]  # JSON
+    def _due(self) -> int:
+        return 0  # what is due was closed before, with its outcome; until then it is as it was
 
     def grant(self, approval_id: str, credential: object, policy: str | None = None) -> Approval:
         """Grant what one policy asks, or all that this approver may.
@@ -344,8 +292,4 @@ def still_waiting(approval: Approval) -> ApprovalRequired:
     )
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-__all__ = ["TTL", "Approval", "Approvals", "Grant", "Need", "State"]
+__all__ = ["TTL", "Approval", "Approvals", "Denial", "Grant", "Need", "State"]

@@ -135,16 +135,22 @@ def inspect_ledger(path: str | Path, lake: LakeStore | None = None) -> Inspectio
         if path.stat().st_size < _SMALLEST:
             _not_a_ledger(path)
         # The lake first: what is drained meanwhile must not look as if the ledger had lost it.
-        drained = None if lake is None else _drained(lake, _settled(path, _identity))
-        return _settled(path, lambda database, place: _looked(database, place, drained))
+        drained = None if lake is None else _drained(lake, settled(path, identity))
+        return settled(path, lambda database, place: _looked(database, place, drained))
 
 
 def _not_a_ledger(path: Path) -> str:
     raise LedgerCorrupt(f"{str(path)!r} is not a ledger of redecide, or is damaged")
 
 
-def _settled(path: Path, look: Callable[[sqlite3.Connection, Path], _T]) -> _T:
-    """Look in one transaction, so that what is found fits together; again where the file changed meanwhile."""
+def settled(path: Path, look: Callable[[sqlite3.Connection, Path], _T]) -> _T:
+    """Look in one transaction, so that what is found fits together; again where the file changed meanwhile.
+
+    Raises:
+        LedgerCorrupt: the file is no ledger.
+        CommitConflict: it changes faster than it can be looked at; safe to retry.
+        sqlite3.Error: untranslated.
+    """
     for _ in range(_ATTEMPTS):
         live, before = _log(path).exists(), _signs(path)
         with contextlib.closing(_connected(path, live=live)) as database:
@@ -157,7 +163,12 @@ def _settled(path: Path, look: Callable[[sqlite3.Connection, Path], _T]) -> _T:
     raise CommitConflict(f"ledger {str(path)!r} changes while it is looked at; look again")
 
 
-def _identity(database: sqlite3.Connection, path: Path) -> str:
+def identity(database: sqlite3.Connection, path: Path) -> str:
+    """Return a ledger's id, which names its chain.
+
+    Raises:
+        LedgerCorrupt: it has none.
+    """
     found = database.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
     return str(found[0]) if found else _not_a_ledger(path)
 
@@ -185,20 +196,19 @@ def _connected(path: Path, *, live: bool) -> sqlite3.Connection:
     """Open read-only; without a log as immutable, since SQLite would make one otherwise."""
     how = "mode=ro" if live else "mode=ro&immutable=1"
     uri = f"{path.absolute().as_uri()}?{how}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
 
 
 def _looked(database: sqlite3.Connection, path: Path, drained: Mapping[str, int] | None) -> Inspection:
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    meta = dict(database.execute("SELECT name, value FROM meta"))
-    version = _version(path, meta.get("schema_version"))
+    version = version_of(database, path)
     faults = [text for (text,) in database.execute(f"PRAGMA integrity_check({_FAULTS})") if text != "ok"]
     ends = {table.name: _count(database, table.name, "max", 0) for table in DRAINED}
     in_lake = drained or {}
     missing = {name: _count(database, name, "count", end) for name, end in in_lake.items()}
     return Inspection(
         path=path,
-        id=_identity(database, path),
+        id=identity(database, path),
         version=version,
         file_bytes=path.stat().st_size,
         log_bytes=_log(path).stat().st_size if _log(path).exists() else 0,
@@ -212,7 +222,15 @@ def _looked(database: sqlite3.Connection, path: Path, drained: Mapping[str, int]
     )
 
 
-def _version(path: Path, text: Any) -> int:
+def version_of(database: sqlite3.Connection, path: Path) -> int:
+    """Return a ledger's version.
+
+    Raises:
+        LedgerCorrupt: it names none.
+        LedgerTooNew: a newer release wrote it.
+    """
+    found = database.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+    text = found[0] if found else None
     if not isinstance(text, str) or not text.isdecimal():
         raise LedgerCorrupt(f"ledger {str(path)!r} has no readable schema version: {text!r}")
     if int(text) > LEDGER_VERSION:

@@ -186,12 +186,16 @@ def _narrowed(record: Record, needs: Needs) -> Record:
 
 
 def _kept(value: Mapping[str, Json], needs: Mapping[str, Needs]) -> dict[str, Json]:
-    return {name: _member(value[name], below) for name, below in needs.items() if name in value}
+    kept: dict[str, Json] = {}
+    for name, below in needs.items():
+        if name in value:
+            kept[name] = value[name] if below is None else _member(value[name], below)
+    return kept
 
 
-def _member(value: Json, needs: Needs) -> Json:
+def _member(value: Json, needs: dict[str, Needs]) -> Json:
     # A dictionary is a record, or one of Cedar's escapes, which has one member that no record may have.
-    if needs is None or type(value) is not dict or "__entity" in value or "__extn" in value:
+    if type(value) is not dict or "__entity" in value or "__extn" in value:
         return value
     return _kept(value, needs)
 

@@ -1,7 +1,8 @@
 """Commands about approvals: what waits, and how people answer it.
 
 One rule: a command shows or does what `Runtime.approvals` would, over the same ledger; who answers is known by what
-`approvers.toml` configures, never by an option that names somebody.
+`approvers.toml` configures, never by an option that names somebody. `list`, `show` and `sign` only look at the
+ledger's file; `grant` and `deny` write to it.
 
 Exit code 2, with one line on standard error: it was refused; nothing was granted or denied.
 """
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from runtime import EntityUid, OsUser, SignedToken, SigningKey, load_approvers, sign_approval
-from runtime.approval import State, need_text, shown
+from runtime.approval import State, denial_text, need_text, shown
 from runtime.approvals import Approvals
+from runtime.approvals_read import look_at_approvals
 from runtime.approvers import APPROVERS_FILE
 from runtime.ledger import Ledger
 from runtime.values import timestamp
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runtime import Approval
+    from runtime.approval import Denial
+    from runtime.approvals_read import RecordedApprovals
+    from runtime.canonical import Json
 
 app = typer.Typer(help="See what waits for approval, and answer it.", no_args_is_help=True)
 
@@ -68,8 +73,7 @@ def list_approvals(
     as_json: AsJson = False,
 ) -> None:
     """Show what waits: who asks, what would run, and whose approval it needs."""
-    with _ledger(target) as ledger:
-        found = Approvals(ledger).list(tenant, _STATES[state])
+    found = look_at_approvals(ledger_file(target), lambda here: here.list(tenant, _STATES[state]))
     if as_json:
         _print_json([_told(each) for each in found])
         return
@@ -83,11 +87,12 @@ def list_approvals(
 @app.command()
 def show(target: Target, approval: Ident, as_json: AsJson = False) -> None:
     """Show one approval whole: all arguments, the facts it rests on, and who granted what."""
-    with _ledger(target) as ledger:
-        approvals = Approvals(ledger)
-        approvals.expire()
-        found = approvals.get(approval)
-        facts = approvals.facts(found)
+
+    def look(here: RecordedApprovals) -> tuple[Approval, Json]:
+        found = here.get(approval)
+        return found, here.facts(found)
+
+    found, facts = look_at_approvals(ledger_file(target), look)
     if as_json:
         _print_json(_told(found) | {"facts": facts})
         return
@@ -141,10 +146,7 @@ def sign(
     issuer: Annotated[str, typer.Option(help="As approvers.toml has it.")] = "redecide",
 ) -> None:
     """Print a signed token that answers one approval of one action, for `grant --token` or `deny --token`."""
-    with _ledger(target) as ledger:
-        approvals = Approvals(ledger)
-        approvals.expire()
-        found = approvals.get(approval)
+    found = look_at_approvals(ledger_file(target), lambda here: here.get(approval))
     if found.state not in ("pending", "granted"):
         raise WorkbenchError(f"approval {approval} is {found.state}; nothing is left to sign")
     signed = sign_approval(
@@ -202,6 +204,7 @@ def _lines(found: Approval, *, whole: bool = False) -> list[tuple[str, str]]:
         ("who", f"{found.owner} in tenant {found.tenant}"),
         ("runs", f"{found.tool} {args}"),
         *(("asks", need_text(need)) for need in found.needs),
+        *(() if found.denial is None else (("said no", denial_text(found.denial)),)),
     ]
 
 
@@ -238,7 +241,12 @@ def _told(found: Approval) -> dict[str, Any]:
             }
             for need in found.needs
         ],
+        "denied": None if found.denial is None else _denied(found.denial),
     }
+
+
+def _denied(denial: Denial) -> dict[str, str | None]:
+    return {"by": denial.approver, "at": timestamp(denial.denied_at), "reason": denial.reason}
 
 
 def _print_json(value: object) -> None:

@@ -191,11 +191,11 @@ class Metered:
 
 @pytest.fixture
 def metered(tmp_path: Path) -> Iterator[Callable[..., Metered]]:
-    """Opens runtimes under limits; all share one ledger."""
+    """Opens runtimes under limits; all share one ledger, unless they name another lake."""
     opened: list[Metered] = []
 
-    def make(limits: str = "", **more: Any) -> Metered:
-        opened.append(Metered(tmp_path / "lake", limits, **more))
+    def make(limits: str = "", lake: str = "lake", **more: Any) -> Metered:
+        opened.append(Metered(tmp_path / lake, limits, **more))
         return opened[-1]
 
     yield make

@@ -66,7 +66,7 @@ def measure(
     venv: str | None = None,
     install: bool = True,
 ) -> dict[str, Any]:
-    """Time governed calls, what the disk takes, and the toolkit, in turns; then throughput, drain and import.
+    """Time governed calls, what the disk takes, and the toolkit, in turns; then throughput, drain, verify and import.
 
     Args:
         folder: where the ledgers are written; None: the system's folder for temporary files.

@@ -21,6 +21,7 @@ P99_GOAL: Final = 1_000.0
 RATE_GOAL: Final = 5_000.0
 """Durable actions a second in one process."""
 DRAIN_GOAL: Final = 100_000.0
+VERIFY_GOAL: Final = 500_000.0
 IMPORT_GOAL: Final = 0.3
 _THEIR_CALLS: Final = {"ships": "as it ships, buffered", "durable": "equal durability, fsync"}
 _RULES: Final = {"one": "1 rule", "hundred": "100 rules", "hundred_tools": "100 rules of 100 tools"}
@@ -114,6 +115,7 @@ def _goals(run: Mapping[str, Any]) -> Iterator[str]:
     best = max(rate["calls_per_second"] for rate in run["throughput"] if "processes" not in rate)
     yield _goal("durable actions/s in one process", best, "", RATE_GOAL, most=False)
     yield _goal("drain, rows/s", run["drain"]["rows_per_second"], "", DRAIN_GOAL, most=False)
+    yield _goal("verify, rows/s", run["verify"]["rows_per_second"], "", VERIFY_GOAL, most=False)
     yield _goal("import runtime", run["import"]["median_s"], "s", IMPORT_GOAL)
     yield from _ahead(run)
 

@@ -119,6 +119,7 @@ def test_a_run_counts_durable_actions_and_drains_them_all(run: dict[str, Any]) -
     called = sum(rate["calls"] for rate in run["throughput"])
     beyond = 2  # the first call of each of the two processes is not counted
     assert run["drain"]["rows"]["decisions"] == run["drain"]["rows"]["outcomes"] == called + beyond
+    assert run["verify"]["rows"]["chain"] == 2 * (called + beyond)
     assert run["import"]["best_s"] <= run["import"]["median_s"]
 
 
@@ -133,6 +134,7 @@ def test_tables_say_which_goals_are_met_and_what_is_missing(run: dict[str, Any])
         "p99",
         "durable actions/s in one process",
         "drain, rows/s",
+        "verify, rows/s",
         "import runtime",
     ):
         assert any(line.startswith(f"{name}:") and "(goal m" in line for line in said.splitlines()), name
