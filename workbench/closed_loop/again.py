@@ -17,7 +17,7 @@ from workbench.history.caching import contexts_of
 from workbench.history.chunk import type_chunk
 from workbench.history.deciding import decide_chunk
 from workbench.history.limiting import INPUTS
-from workbench.history.records import Records, with_contexts
+from workbench.history.records import NEEDED, SPAN, Records, with_contexts
 from workbench.history.results import assembled
 from workbench.history.run import ColumnarRun, handed_apart, joined
 from workbench.redeciding import (
@@ -67,6 +67,7 @@ def rows_again(
     plan: LoopPlan,
     chosen: EngineName | Engine,
     wanted: pl.DataFrame,
+    places: pl.DataFrame,
     rewrite: Callable[[pl.DataFrame], pl.DataFrame],
 ) -> Iterator[pl.DataFrame]:
     """Decide some rows of a lake over other state.
@@ -76,6 +77,7 @@ def rows_again(
         chosen: the engine.
         wanted: `row` (UInt32) of the log, sorted; `unknown` (List[String]): what it may hang on and nobody knows,
             such as `context.session.calls` or `limits.calls per tenant`; and whatever `rewrite` needs.
+        places: `row`, `writer` and `position` of each row of the log.
         rewrite: takes records with the columns of `wanted`, gives them with other state.
 
     Returns:
@@ -83,22 +85,40 @@ def rows_again(
     """
     few = chosen == "auto" and wanted.height < COLUMNS_PAY
     decide = _ByRows(plan) if few or not in_columns(chosen) else _in_columns(plan, chosen)
-    start = 0
-    for chunk in Records(plan.lake).chunks((INPUTS,)):
-        here = wanted.filter(pl.col("row").is_between(start, start + chunk.height - 1))
-        if here.height:
-            records = rewrite(chunk[here["row"] - start].hstack(here))
-            lacking = here.with_columns(pl.col("unknown").fill_null([]).list.join(_MARK)).with_row_index(
-                "place"
+    for chunk, here in _Some(plan.lake).around(wanted.join(places, on="row", maintain_order="left")):
+        records = rewrite(chunk.hstack(here.select(wanted.columns)))
+        lacking = here.select("row", pl.col("unknown").fill_null([]).list.join(_MARK)).with_row_index("place")
+        for (names,), mine in lacking.partition_by("unknown", as_dict=True).items():
+            found = decide(
+                records[mine["place"]].drop(wanted.columns), tuple(filter(None, str(names).split(_MARK)))
             )
-            for (names,), mine in lacking.partition_by("unknown", as_dict=True).items():
-                found = decide(
-                    records[mine["place"]].drop(here.columns), tuple(filter(None, str(names).split(_MARK)))
-                )
-                yield found.select(mine["row"], pl.all())
-        start += chunk.height
+            yield found.select(mine["row"], pl.all())
 
 
+class _Some(Records):
+    """Records of which only some are read."""
+
+    def around(self, wanted: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """Yield records, and what is wanted of them; only what lies between the first and the last of a span is read.
+
+        Args:
+            wanted: with `writer` and `position`, in this order.
+        """
+        spans = wanted.with_columns(span=(pl.col("position") - 1) // SPAN)
+        for (writer, _), mine in spans.partition_by("writer", "span", as_dict=True).items():
+            here, first, last = mine.drop("span"), mine["position"][0], mine["position"][-1]
+            within = (pl.col("writer") == writer) & pl.col("position").is_between(first, last)
+            if (last - first) > SPARSE * here.height:
+                within &= pl.col("position").is_in(here["position"].implode())
+            rows = self._decisions().filter(within).select(*NEEDED, INPUTS).collect().sort("position")
+            places = rows["position"].search_sorted(here["position"])
+            yield self._ended(rows[places], str(writer), first, last + NEAR), here
+
+
+SPARSE = 20
+"""Positions for each that is wanted, from where on they are looked up one by one."""
+NEAR = 50_000
+"""Positions after a span in which its outcomes are looked for first."""
 _MARK = "\x1f"
 
 

@@ -6,20 +6,21 @@ One rule: columns are made here, once; the pass reads integers.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import polars as pl
 
 from runtime.limits import AFTER as MEASURED
 from runtime.limits import Per
 from workbench.closed_loop.amounts import amounts
-from workbench.closed_loop.entries import NO, NO_EFFECT, UNSURE, YES, Calls, End
+from workbench.closed_loop.entries import NO, NO_EFFECT, UNSURE, YES, Calls
 from workbench.closed_loop.log import AFTER, COUNTERS
 from workbench.closed_loop.rules import ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runtime.limits import Meter
     from runtime.schema import CedarSchema
     from workbench.closed_loop.again import LoopPlan
     from workbench.closed_loop.log import Log
@@ -71,6 +72,18 @@ def plans_of(plan: LoopPlan, log: Log) -> Plans:
     return found
 
 
+def counters_of_limits(plan: LoopPlan) -> list[str]:
+    """Return the counters of sessions that budgets look at, of those that decide rows of any recorded bundle."""
+    versions = plan.lake.history.select(pl.col("bundle_version").unique()).collect()["bundle_version"]
+    owns = [plan.lake.find_bundle(version) for version in versions.drop_nulls()]
+    budgets = [each for own in owns if own is not None for each in plan.bundle_for(own).limits.budgets]
+    return sorted({name for each in budgets if each.meter.of_session for name in _names(each.meter)})
+
+
+def _names(meter: Meter) -> tuple[str, ...]:
+    return MEASURED.get(meter.measure, (meter.measure,))
+
+
 @dataclass(slots=True)
 class Book:
     """All a pass needs of a history, and how to bring it up to date."""
@@ -84,15 +97,21 @@ class Book:
     """By number."""
     order: list[int] = field(init=False)
     """Rows, and outcomes as -1 - place in `ends`, as the ledgers committed them."""
-    ends: list[End] = field(init=False)
+    ends: Sequence[tuple[Any, ...]] = field(init=False)
+    """Each as an `End`, which would cost more to make than most cost to take."""
     _fixed: Calls = field(init=False)
+    _asked: dict[str, pl.Series] = field(init=False)
+    """By measure: what calls ask for, a row a row."""
 
     def __post_init__(self) -> None:
         rows = self.log.rows
+        self._asked = self._amounts(
+            self.args.select("args").collect()["args"] if self.plans.schemas else None
+        )
         self.ledgers = rows["writer"].unique(maintain_order=True).to_list()
         self._fixed = self._calls()
         needed = self._needed()
-        self.ends = list(map(End._make, self._tuples(needed)))
+        self.ends = self._tuples(needed)
         self.order = _order(rows, needed)
 
     @property
@@ -125,17 +144,22 @@ class Book:
             & (pl.col("reason_code") != "cedar_no_decision")
             & ~pl.col("patched")
         ) | (pl.col("reason_code") == "stopped")
+        early = early.fill_null(value=False)
         lists = told.select(
-            free=_three(runs), asks=_three(waits), early=early.fill_null(value=False) & pl.col("decided")
+            free=_three(runs),
+            asks=_three(waits),
+            early=early & pl.col("decided"),
+            plain=pl.col("decided") & ~pl.col("decided_by").is_in((*_BEFORE, "limits")).fill_null(value=True),
         )
         made = replace(
             self._fixed,
             free=lists["free"].to_list(),
             asks=lists["asks"].to_list(),
             early=lists["early"].to_list(),
+            plain=lists["plain"].to_list(),
             known=told["known"].to_list(),
             heir=told["heir"].to_list(),
-            taken=self._amounts(narrow["enforced_args"]),
+            taken=self._taken(narrow["enforced_args"]),
             action=_numbers(narrow["enforced_args"], rows["key"].is_not_null()),
         )
         return made, told.select("known", "heir")
@@ -148,13 +172,13 @@ class Book:
         keyed = rows["key"].is_not_null()
         resumed = rows.select(pl.when(pl.col("kind") == "resumed").then(linked).fill_null(-1)).to_series()
         return Calls(
-            free=[], asks=[], early=[], known=[], heir=[], taken={},
+            free=[], asks=[], early=[], plain=[], known=[], heir=[], taken={},
             ran=rows["ran"].to_list(),
             at=rows["at"].to_list(),
             rules=self.plans.by_row.to_list(),
             per={per: rows[f"per {per}"].to_list() for per in self._scopes()},
             ledger=ledger.to_list(),
-            asked=self._amounts(self.args.select("args").collect()["args"] if self.plans.schemas else None),
+            asked={name: told.to_list() for name, told in self._asked.items()},
             then={name: rows[f"then {name}"].to_list() for name in self._counters()},
             resumes=resumed.to_list(),
             key=rows["key"].cast(pl.Int64).fill_null(-1).to_list(),
@@ -174,23 +198,35 @@ class Book:
 
     def _counters(self) -> set[str]:
         budgets = [b.meter for rule in self.plans.rulesets for b in rule.budgets if b.meter.of_session]
-        return {name for meter in budgets for name in MEASURED.get(meter.measure, (meter.measure,))}
+        return {name for meter in budgets for name in _names(meter)}
 
-    def _amounts(self, texts: pl.Series | None) -> dict[str, list[int]]:
-        """By measure: what calls ask for, 0 where it is not counted."""
+    def _amounts(self, texts: pl.Series | None) -> dict[str, pl.Series]:
+        """By measure: what calls ask for, 0 where it is not counted, or there is no text."""
         if texts is None or not self.plans.schemas:
             return {}
-        rows = self.log.rows.select("row", "bundle_version", "tool", text=texts)
-        found: dict[str, list[int]] = {}
+        tools = [tool for _, tool in self.plans.schemas]
+        counted = texts.is_not_null() & self.log.rows["tool"].is_in(tools)
+        rows = self.log.rows.select("row", "bundle_version", "tool", text=texts).filter(counted)
+        nothing = pl.zeros(texts.len(), dtype=pl.Int64, eager=True)
+        found: dict[str, pl.Series] = {}
         for measure in sorted({path for rule in self.plans.rulesets for path in rule.paths}):
-            parts = [
-                mine.select("row", amount=amounts(mine["text"], str(tool), schema, measure))
-                for (version, tool), mine in rows.partition_by("bundle_version", "tool", as_dict=True).items()
-                if (schema := self.plans.schemas.get((str(version), str(tool)))) is not None
-            ]
-            told = rows.select("row").join(pl.concat(parts), on="row", how="left", maintain_order="left")
-            found[measure] = told["amount"].fill_null(0).to_list()
+            told = nothing.clone()
+            for (version, tool), mine in rows.partition_by("bundle_version", "tool", as_dict=True).items():
+                schema = self.plans.schemas.get((str(version), str(tool)))
+                if schema is not None:
+                    told = told.scatter(mine["row"], amounts(mine["text"], str(tool), schema, measure))
+            found[measure] = told
         return found
+
+    def _taken(self, enforced: pl.Series) -> dict[str, list[int]]:
+        """By measure: what calls take, once a patch has cut it down; read anew only where one has."""
+        if not self.plans.schemas:
+            return {}
+        args = self.args.select("args").collect()["args"]
+        same = (enforced == args).fill_null(value=False)
+        patched = pl.DataFrame({"text": enforced, "same": same}).select(pl.when(~pl.col("same")).then("text"))
+        other = self._amounts(patched.to_series())
+        return {name: self._asked[name].zip_with(same, told).to_list() for name, told in other.items()}
 
     def _heirs(self, narrow: pl.DataFrame) -> pl.Series:
         """The call that resumed each row and ran then with what the row would run now; -1: none."""
@@ -218,7 +254,7 @@ class Book:
         """Whether something is counted that shows when a call has ended."""
         return any(budget.meter.is_after for rule in self.plans.rulesets for budget in rule.budgets)
 
-    def _tuples(self, ends: pl.DataFrame) -> Sequence[tuple[object, ...]]:
+    def _tuples(self, ends: pl.DataFrame) -> Sequence[tuple[Any, ...]]:
         # Where nothing counts what calls used, it is not carried along: a million small dicts.
         used = pl.struct(AFTER).alias("used") if self._counts_later else pl.lit(None).alias("used")
         return ends.select("row", "status", "started", "at", used, "broken").rows()

@@ -5,6 +5,7 @@ One rule: values alone; what moves them stands in `workbench.closed_loop.sequenc
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -66,6 +67,8 @@ class Calls:
     """Whether it was refused because of another call under its key."""
     args: Sequence[int]
     """Code of its arguments as given."""
+    plain: Sequence[bool]
+    """Whether it is decided, and by nothing that comes before budgets."""
     action: Sequence[int]
     """Code of its arguments as they would run; -1: they would not."""
 
@@ -132,13 +135,23 @@ class Told(NamedTuple):
         return _encode({"limits": {"breakers": breakers, "meters": meters}}).decode()
 
 
+Numbers = tuple[int | None, int, int]
+"""What the reason of a limit tells: of a budget what was used and what is asked for; see `closed_loop.wording`."""
+Refusal = tuple[int, int, int | None, int, int]
+"""Place of the rules, place of the limit in them (breakers first), and its `Numbers`."""
+
+
 @dataclass(slots=True)
 class Run:
     """What a pass found."""
 
     runs: bytearray
     told: dict[int, Told]
-    """Rows that some budget or breaker refuses, or may."""
+    """Rows that some budget or breaker refuses, or may; but for those `refused`."""
+    refused: defaultdict[Refusal, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Rows that are refused for sure, as they were asked for, by what refuses them."""
+    examples: dict[int, Told] = field(default_factory=dict)
+    """Of these the first row of each limit."""
     unasked: list[int] = field(default_factory=list)
     """Resumed calls whose approval nobody asked for now, or nobody gave."""
     unsure: list[int] = field(default_factory=list)

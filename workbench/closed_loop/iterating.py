@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import polars as pl
 
@@ -16,16 +16,18 @@ from workbench.closed_loop.again import rows_again
 from workbench.closed_loop.calls import NARROW, Book, plans_of
 from workbench.closed_loop.entries import UNSURE, YES, Run
 from workbench.closed_loop.log import COUNTERS
+from workbench.closed_loop.quick import QuickPass
 from workbench.closed_loop.reading import NOTHING_MOVED, counters_of, differing, seen_by_policies
 from workbench.closed_loop.rewriting import approvals_refused, inputs_with
-from workbench.closed_loop.sequence import Pass
 from workbench.closed_loop.session import moved, rewritten
 from workbench.closed_loop.state import AT_LEAST, STATE_UNKNOWN, State
+from workbench.closed_loop.wording import RESULT, refusals, worded
 from workbench.effects import EFFECTS
 from workbench.errors import OracleMismatch
 from workbench.history.limiting import INPUTS
 from workbench.history.results import once_each
 from workbench.progress import progress
+from workbench.redeciding import in_columns
 from workbench.replay import FRAME
 
 if TYPE_CHECKING:
@@ -46,11 +48,6 @@ REASONS = {
     "duplicate_differs": "what would run now differs from what {} runs",
 }
 """Of calls that another under their key refuses, in words."""
-RESULT = (
-    "status", "cause", "missing", "verdict", "decided_by", "reason_code", "reason", "determining", "errors",
-    "enforced_args", "engine", "effect", "verdict_changed", "handed_over",
-)  # fmt: skip
-"""Columns that deciding again gives; the others are of the record, or of its self-replay."""
 
 
 class Found(NamedTuple):
@@ -89,14 +86,15 @@ class Loop:
         while True:
             passes += 1
             run, told = self._pass(passes)
-            moves = self._moves(told)
+            # Where policies read no counters, what moved is asked of the rows alone that are decided again.
+            moves = self._moves(told) if reads.select(_reads_any()).item() else NOTHING_MOVED
             seen = seen_by_policies(moves, reads, self.log, self.narrow)
             todo = differing(seen, last)
             if todo.is_empty():
                 break
             self._decide(self.free, todo.join(moves, on="row", how="left", maintain_order="left"))
             last = seen
-        self._limited(run, moves, seen)
+        self._limited(run, told, seen)
         self._referring(run)
         state = self._state(run, told, passes)
         return Found(self.patch.sort("row"), state)
@@ -109,19 +107,18 @@ class Loop:
         if not self.book.hangs_together:
             return Run(bytearray(calls.free), {}), self._with_runs(bytearray(calls.free), told)
         whole = [self.log.whole.get(writer, False) for writer in self.book.ledgers]
-        found = Pass(calls, self.book.plans.rulesets, whole, denied=self.approvals == "denied")
-        order, ends = self.book.order, self.book.ends
+        found = QuickPass(
+            calls, self.book.plans.rulesets, whole, self.book.ends,
+            denied=self.approvals == "denied", worded=in_columns(self.chosen),
+        )  # fmt: skip
+        order = self.book.order
         with (
             _without_collecting(),
             progress(len(order), f"pass {number} over the log", unit="event") as advance,
         ):
             for start in range(0, len(order), _AT_ONCE):
                 some = order[start : start + _AT_ONCE]
-                for what in some:
-                    if what >= 0:
-                        found.decide(what)
-                    else:
-                        found.end(ends[-1 - what])
+                found.through(some)
                 advance(len(some))
         return found.found, self._with_runs(found.found.runs, told)
 
@@ -129,8 +126,8 @@ class Loop:
     def _with_runs(runs: bytearray, told: pl.DataFrame) -> pl.DataFrame:
         return told.with_columns(runs=pl.Series("runs", list(runs), dtype=pl.UInt8))
 
-    def _moves(self, told: pl.DataFrame) -> pl.DataFrame:
-        found = moved(self.log, told)
+    def _moves(self, told: pl.DataFrame, rows: pl.Series | None = None) -> pl.DataFrame:
+        found = moved(self.log, told, rows)
         return NOTHING_MOVED if found is None else found.select(NOTHING_MOVED.columns)
 
     # -- deciding again --------------------------------------------------------------------------------------------
@@ -146,9 +143,9 @@ class Loop:
             if name not in wanted.columns
         ]
         wanted = wanted.with_columns(lacking)
-        said = []
+        said, places = [], self.log.rows.select("row", "writer", "position")
         with progress(wanted.height, "deciding rows again") as advance:
-            for part in rows_again(plan, self.chosen, wanted, _with_state):
+            for part in rows_again(plan, self.chosen, wanted, places, _with_state):
                 said.append(part.select("row", *RESULT))
                 advance(part.height)
         found = pl.concat(said).sort("row")
@@ -169,46 +166,66 @@ class Loop:
         mine = found.with_columns(patched=pl.col("reason").str.starts_with("after the patch of "))
         names = [name for name in self.narrow.columns if name != "recorded_reason_code"]
         at = found["row"]
-        self.narrow = self.narrow.with_columns(_put(self.narrow[name], at, mine[name]) for name in names)
+        self.narrow = _put(self.narrow, at, mine.select(names))
 
-    def _limited(self, run: Run, moves: pl.DataFrame, seen: pl.DataFrame) -> None:
-        """Decide the rows that limits touch by all limits, and those whose approval is not there."""
+    def _limited(self, run: Run, calls: pl.DataFrame, seen: pl.DataFrame) -> None:
+        """Decide the rows that limits touch by all limits, and those whose approval is not there.
+
+        What refuses a row for sure is worded by the limit itself; of each limit the first such row is decided, too.
+        """
+        refused = refusals(self.frame, worded(run.refused, self.book.plans.rulesets))
         code = "grant_denied" if self.approvals == "denied" else "grant_stale"
+        some = {**run.told, **run.examples}
         told = pl.DataFrame(
             {
-                "row": list(run.told),
-                "limits": [each.inputs for each in run.told.values()],
-                "names": [each.unknown for each in run.told.values()],
-                "at_least": [each.at_least for each in run.told.values()],
+                "row": list(some),
+                "limits": [each.inputs for each in some.values()],
+                "names": [each.unknown for each in some.values()],
+                "at_least": [each.at_least for each in some.values()],
             },
             schema={"row": pl.UInt32, "limits": pl.String, "names": _NAMES, "at_least": pl.Boolean},
         )
         unasked = pl.DataFrame({"row": run.unasked}, schema={"row": pl.UInt32}).with_columns(
             code=pl.lit(code)
         )
+        unasked = unasked.join(refused, on="row", how="anti")  # limits come first
         wanted = told.join(unasked, on="row", how="full", coalesce=True).sort("row")
         if wanted.is_empty():
             return
-        policies = seen.select("row", "unknown")
+        policies, moves = seen.select("row", "unknown"), self._moves(calls, wanted["row"])
         wanted = wanted.join(policies, on="row", how="left", maintain_order="left").join(
             moves, on="row", how="left", maintain_order="left"
         )
         names = pl.concat_list(pl.col("names", "unknown").fill_null([])).list.unique(maintain_order=True)
         self._decide(self.plan, wanted.with_columns(unknown=names).drop("names"))
-        self._certify(run)
+        self._certify(run, refused)
+        if refused.height:
+            self.redecided += refused.height - len(run.examples)
+            self._take(refused)
 
-    def _certify(self, run: Run) -> None:
-        """Hold the pass to what the engine says of the rows it refused."""
+    def _certify(self, run: Run, worded: pl.DataFrame) -> None:
+        """Hold the pass, and what was worded, to what the engine says of the rows it refused."""
+        said = self.patch.filter(pl.col("row").is_in(list(run.examples))).sort("row")
+        ours = worded.join(said, on="row", how="semi").sort("row")
+        told = [name for name in RESULT if name not in ("engine", "handed_over")]
+        differs = said.select(
+            pl.any_horizontal(said[name].ne_missing(ours[name]) for name in told)
+        ).to_series()
+        if differs.any():
+            self._mismatch(int(differs.sum()), int(said.filter(differs)["row"][0]))
         refused = [row for row, each in run.told.items() if each.refused]
         found = self.narrow[refused].with_columns(row=pl.Series(refused, dtype=pl.UInt32))
         other = found.filter((pl.col("status") == "decided") & (pl.col("verdict") != "block"))
         if other.height:
-            row = self.log.rows.row(int(other["row"][0]), named=True)
-            raise OracleMismatch(
-                f"a simulated limit refuses {other.height:,} calls that the engine lets pass, the first at "
-                f"{row['writer']} position {row['position']}; this is an error of `workbench.closed_loop`: report it",
-                case=f"{row['writer']} {row['position']}",
-            )
+            self._mismatch(other.height, int(other["row"][0]))
+
+    def _mismatch(self, rows: int, first: int) -> NoReturn:
+        row = self.log.rows.row(first, named=True)
+        raise OracleMismatch(
+            f"a simulated limit refuses {rows:,} calls of which the engine says otherwise, the first at "
+            f"{row['writer']} position {row['position']}; this is an error of `workbench.closed_loop`: report it",
+            case=f"{row['writer']} {row['position']}",
+        )
 
     # -- rows that hang on other rows ------------------------------------------------------------------------------
 
@@ -314,7 +331,7 @@ class Loop:
             approvals=self.approvals,
             passes=passes,
             redecided=self.redecided,
-            limited=sum(each.refused for each in run.told.values()),
+            limited=sum(each.refused for each in run.told.values()) + sum(map(len, run.refused.values())),
             assumed=int(((runs == YES) & ~as_then).sum()),
             unsure=int((runs == UNSURE).sum()),
         )
@@ -326,11 +343,7 @@ class Loop:
             here = patch.filter(pl.col("row").is_between(start, start + part.height - 1))
             at = here["row"] - start
             start += part.height
-            yield (
-                part.with_columns(_put(part[name], at, here[name]) for name in RESULT)
-                if here.height
-                else part
-            )
+            yield _put(part, at, here.select(RESULT)) if here.height else part
 
 
 @contextmanager
@@ -345,17 +358,21 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
+def _reads_any() -> pl.Expr:
+    return ((pl.col("reads").list.len() > 0) | (pl.col("others").list.len() > 0)).any()
+
+
 def _never(_: str) -> bool:
     return False
 
 
-def _put(column: pl.Series, at: pl.Series, values: pl.Series) -> pl.Series:
-    """A column with other values at some places."""
-    source = pl.int_range(column.len(), dtype=pl.UInt32, eager=True)
-    source = source.scatter(
-        at, pl.int_range(column.len(), column.len() + at.len(), dtype=pl.UInt32, eager=True)
-    )
-    return pl.concat([column, values.alias(column.name)]).gather(source)
+def _put(frame: pl.DataFrame, at: pl.Series, values: pl.DataFrame) -> pl.DataFrame:
+    """A frame with other values at some places, in the columns of `values`."""
+    source = pl.int_range(frame.height, dtype=pl.UInt32, eager=True)
+    others = pl.int_range(frame.height, frame.height + at.len(), dtype=pl.UInt32, eager=True)
+    # One piece: gathering lists out of two is many times dearer.
+    both = pl.concat([frame.select(values.columns), values], rechunk=True)
+    return frame.with_columns(both.select(pl.all().gather(source.scatter(at, others))))
 
 
 def _with_state(records: pl.DataFrame) -> pl.DataFrame:

@@ -48,9 +48,9 @@ class Log:
     rows: pl.DataFrame
     """One row a decision, in (writer, position) order: `writer`, `position`, `kind`, `tool`, `bundle_version`,
     `enforced_args`; `at` (ms); `ran` (Bool: then, a call was begun by it); `per session` and so on, a code a scope
-    (UInt32), apart by ledger and tenant, null for nobody;
+    (UInt32: its first row), apart by ledger and tenant, null for nobody;
     `key` (code of its idempotency key; null: none); `linked` (row of the decision it refers to; null: none here);
-    `then calls` and so on (Int64): counters of its session as recorded, null where they are not."""
+    `then calls` and so on (Int64): counters of its session that were asked for, null where not recorded."""
     ends: pl.DataFrame
     """One row an execution outcome, in (writer, position) order: `writer`, `position`, `row` (of its decision),
     `status`, `started` (Bool), `at` (ms), and what it used, by counter of `AFTER` (Int64)."""
@@ -58,16 +58,27 @@ class Log:
     """By ledger: whether the log holds it from its first row."""
 
 
-def read_log(lake: Lake) -> Log:
-    """Read the narrow columns of a lake at its pin. O(decisions + outcomes), about 200 bytes each."""
+def read_log(lake: Lake, counters: Sequence[str] = COUNTERS) -> Log:
+    """Read the narrow columns of a lake at its pin. O(decisions + outcomes), about 200 bytes each.
+
+    `counters`: of sessions, which are to be read as recorded.
+    """
     require_whole(lake.narrowing)
     found = lake.table(DECISIONS).filter(lake.pins.holds).select(_READ)
-    rows = found.filter(pl.col("kind") != "shadow").collect().sort("writer", "position").with_row_index("row")
+    rows = _in_order(found.filter(pl.col("kind") != "shadow").collect()).with_row_index("row")
     ends = _ends(lake, rows)
     every = pl.concat([lake.table(table).select("writer", "position") for table in (DECISIONS, OUTCOMES)])
     first = every.group_by("writer").agg(pl.col("position").min()).collect()
     whole = {writer: position == 1 for writer, position in first.iter_rows()}
-    return Log(_coded(rows), ends, whole)
+    return Log(_coded(rows, counters), ends, whole)
+
+
+def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows by writer and position; most tables are written in order, and sorting wide rows is dear."""
+    writer, position = pl.col("writer"), pl.col("position")
+    before = (writer == writer.shift()) & (position > position.shift()) | (writer > writer.shift())
+    sorted_ = rows.select(before.slice(1).all()).item()
+    return rows if sorted_ else rows.sort("writer", "position")
 
 
 def _ends(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
@@ -102,12 +113,15 @@ def _failed() -> pl.Expr:
     return (pl.col("status") == "failed") | pl.col("reason_code").is_in(list(BROKEN)).fill_null(value=False)
 
 
-def _coded(rows: pl.DataFrame) -> pl.DataFrame:
-    linked = rows.select(linked="row", linked_to="decision_id")
-    coded = rows.join(linked, on="linked_to", how="left", maintain_order="left").with_columns(
-        *(_counter(name).alias(f"then {name}") for name in COUNTERS),
-        *(_codes(rows, by).alias(f"per {per}") for per, by in _BY.items()),
-        _codes(rows, _KEY).alias("key"),
+def _coded(rows: pl.DataFrame, counters: Sequence[str]) -> pl.DataFrame:
+    refer = rows.select("row", decision_id="linked_to").drop_nulls("decision_id")
+    found = refer.join(rows.select("decision_id", linked="row"), on="decision_id").select("row", "linked")
+    keyed = rows.filter(pl.col("idempotency_key").is_not_null()).select("row", _codes(_KEY).alias("key"))
+    coded = rows.with_columns(
+        *(_counter(name).alias(f"then {name}") for name in counters),
+        *(_codes(by).alias(f"per {per}") for per, by in _BY.items()),
+        _placed(keyed, rows.height, "key"),
+        _placed(found, rows.height, "linked"),
         at=pl.col("evaluated_at").dt.timestamp("ms"),
         ran=pl.col("verdict").is_in(("allow", "modify")) & (pl.col("kind") != "duplicate"),
     )
@@ -117,12 +131,16 @@ def _coded(rows: pl.DataFrame) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def _codes(rows: pl.DataFrame, by: Sequence[str]) -> pl.Series:
-    """A number for each combination of ledger, tenant and these columns; null where the last of them is."""
+def _codes(by: Sequence[str]) -> pl.Expr:
+    """The first row of each combination of ledger, tenant and these columns; null where the last of them is."""
     keys = ["writer", "tenant", *by]
-    numbers = rows.select(keys).unique().with_row_index("code")
-    joined = rows.select(keys).join(numbers, on=keys, how="left", nulls_equal=True, maintain_order="left")
-    return joined.select(pl.when(pl.col(keys[-1]).is_not_null()).then("code"))["code"]
+    return pl.when(pl.col(keys[-1]).is_not_null()).then(pl.col("row").first().over(keys))
+
+
+def _placed(some: pl.DataFrame, height: int, name: str) -> pl.Series:
+    """A column of so many rows, null but for some."""
+    nothing = pl.Series(name, [None], dtype=pl.UInt32).new_from_index(0, height)
+    return nothing.scatter(some["row"], some[name]) if some.height else nothing
 
 
 def _counter(name: str) -> pl.Expr:

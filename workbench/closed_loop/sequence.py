@@ -9,6 +9,7 @@ some microseconds each, over integers that columns made; policies are not evalua
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from runtime.limits import AFTER, ARGS
@@ -26,27 +27,41 @@ from workbench.closed_loop.entries import (
     Told,
 )
 from workbench.closed_loop.tracks import Ever, Guard, Sliding, Track, Used
+from workbench.closed_loop.wording import numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.limits import Breaker, Budget, Meter
+    from workbench.closed_loop.entries import Refusal
     from workbench.closed_loop.rules import Ruleset
+    from workbench.closed_loop.tracks import Nexts
 
 
 class Pass:
     """A pass under way."""
 
     def __init__(
-        self, calls: Calls, rulesets: Sequence[Ruleset], whole: Sequence[bool], *, denied: bool
+        self,
+        calls: Calls,
+        rulesets: Sequence[Ruleset],
+        whole: Sequence[bool],
+        *,
+        denied: bool,
+        worded: bool = False,
     ) -> None:
-        """Begin one; `denied`: no approval was given."""
+        """Begin one; `denied`: no approval was given; `worded`: note refusals that are sure by what refuses."""
         self.calls, self.rulesets, self.whole, self.denied = calls, rulesets, whole, denied
+        self.worded = worded
+        self._shown: set[tuple[int, ...]] = set()
+        self._nexts: defaultdict[str, Nexts] = defaultdict(dict)
         size = len(calls.free)
         self.found = Run(bytearray(size), {})
         self._waits = bytearray(size)
-        self._tracks: dict[tuple[str, int], Track] = {}
-        self._guards: dict[tuple[str, int], Guard] = {}
+        self._tracks: defaultdict[str, dict[int, Track]] = defaultdict(dict)
+        """By meter, and scope."""
+        self._guards: defaultdict[str, dict[int, Guard]] = defaultdict(dict)
+        """By breaker, and scope."""
         self._sessions: dict[int, Session] = {}
         self._open: dict[int, Open] = {}
         self._done: set[int] = set()
@@ -155,12 +170,38 @@ class Pass:
                 said = YES
                 break
             said = said or over
-        if said != NO:
-            guards = [self._guard(row, breaker).seen(now) for breaker in rules.breakers]
-            self.found.told[row] = Told(
-                said == YES, rules, used, guards, self._unknown(row, rules, used, said)
-            )
+        if said == NO:
+            return NO
+        by = self._refusal(row, rules, used) if said == YES and self.worded else None
+        if by is not None:
+            self.found.refused[by].append(row)
+            if by[:2] in self._shown:
+                return said
+            self._shown.add(by[:2])
+        guards = [self._guard(row, breaker).seen(now) for breaker in rules.breakers]
+        told = Told(said == YES, rules, used, guards, self._unknown(row, rules, used, said))
+        (self.found.told if by is None else self.found.examples)[row] = told
         return said
+
+    def _refusal(self, row: int, rules: Ruleset, used: Sequence[Used]) -> Refusal | None:
+        """By which limit a call is refused as it was asked for; None: what was used is in doubt, or a patch asks."""
+        calls, place, number = self.calls, self.calls.rules[row], 0
+        if not calls.plain[row] or any(low != high for low, high in used):
+            return None
+        for breaker in rules.breakers:
+            found = self._guard(row, breaker).at(calls.at[row])
+            if found is not None and not found.lets_through(breaker):
+                return place, number, *numbers_of(found, breaker)
+            number += 1
+        for budget, at in rules.judged:
+            measure, spent = budget.meter.measure, used[at].low
+            asked = calls.asked[measure][row] if measure.startswith(ARGS) else int(measure == "calls")
+            if asked < 0:
+                return place, number, None, asked, 0
+            if budget.exceeded(spent, asked):
+                return place, number, spent, asked, 0
+            number += 1
+        return None
 
     def _over(self, row: int, budget: Budget, used: Used) -> int:
         measure = budget.meter.measure
@@ -297,8 +338,8 @@ class Pass:
         return self._sessions.setdefault(self.calls.per["session"][row], Session({}, {}))
 
     def _track(self, row: int, meter: Meter) -> Track:
-        key = (meter.name, self.calls.per[meter.per][row])
-        found = self._tracks.get(key)
+        tracks, scope = self._tracks[meter.name], self.calls.per[meter.per][row]
+        found = tracks.get(scope)
         if found is None:
             ledger = self.calls.ledger[row]
             whole = self.whole[ledger]
@@ -306,14 +347,15 @@ class Pass:
                 found = Ever(whole=whole)
             else:
                 found = Sliding(meter.window_ms, known_from=None if whole else self._began[ledger])
-            self._tracks[key] = found
+            tracks[scope] = found
         return found
 
     def _guard(self, row: int, breaker: Breaker) -> Guard:
-        key = (breaker.key, self.calls.per[breaker.per][row])
-        found = self._guards.get(key)
+        guards, scope = self._guards[breaker.key], self.calls.per[breaker.per][row]
+        found = guards.get(scope)
         if found is None:
-            found = self._guards[key] = Guard(breaker, whole=self.whole[self.calls.ledger[row]])
+            whole, nexts = self.whole[self.calls.ledger[row]], self._nexts[breaker.key]
+            found = guards[scope] = Guard(breaker, whole=whole, nexts=nexts)
         return found
 
 

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 _ORDER = ("writer", "position")
 
 
-def moved(log: Log, calls: pl.DataFrame) -> pl.DataFrame | None:
+def moved(log: Log, calls: pl.DataFrame, rows: pl.Series | None = None) -> pl.DataFrame | None:
     """Return by how much the counters of each decision's session differ from what was recorded.
 
     Args:
         log: the history.
         calls: one row a row of the log: `runs` (UInt8), `known` (Bool: it ends as it ended), `heir` (Int64: the row
             whose outcomes are its own, if it ran where it was asked for; -1: none).
+        rows: tell of sessions of these rows alone; None: of all.
 
     Returns:
         One row a decision whose session has moved before it: `row`, and by counter `low <name>` and `high <name>`
@@ -34,6 +35,10 @@ def moved(log: Log, calls: pl.DataFrame) -> pl.DataFrame | None:
     Cost: a sort of the sessions that have moved, and a cumulative sum a counter.
     """
     events = pl.concat([_begun(log, calls), _ended(log, calls)], how="diagonal")
+    if rows is not None:
+        events = events.filter(
+            pl.col("session").is_in(log.rows["per session"].gather(rows).unique().implode())
+        )
     touched = events.filter(pl.any_horizontal(_moves())).select("session").unique()
     if touched.is_empty():
         return None

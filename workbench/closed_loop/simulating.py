@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.asked import asked_of
 from workbench.closed_loop.again import LoopPlan, SteadyPlan
+from workbench.closed_loop.calls import counters_of_limits
 from workbench.closed_loop.iterating import Loop
 from workbench.closed_loop.log import read_log
 from workbench.closed_loop.state import APPROVALS, Simulated, label
@@ -127,7 +128,7 @@ def simulated(
         plan, free = _plan(lake, asked, chosen, LoopPlan), _plan(lake, asked, chosen, SteadyPlan)
         over = _decided(free, chosen, first, on_rows)
         with progress(None, "reading the log"):
-            log = read_log(lake)
+            log = read_log(lake, counters_of_limits(plan))
         loop = Loop(plan, free, chosen, first.frame(), log, approvals, others != RECORDED)
         found = loop.run()
         frame, files = first.frame(), first.files

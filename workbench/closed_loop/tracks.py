@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from runtime.breakers import Circuit
+from runtime.breakers import WORKED, Circuit
 from runtime.windows import Window, width_of
 
 if TYPE_CHECKING:
@@ -152,13 +152,21 @@ class Sliding:
         self.is_open = True
 
 
+Nexts = dict[tuple[int, str, bool], Circuit]
+"""By `since` and `recent` of a closed circuit, and whether a call worked: what becomes of it, if it stays closed."""
+_MOST_NEXTS: Final = 2**16
+"""Of a breaker; some 300 bytes each."""
+_NEW: Final = Circuit()
+
+
 class Guard:
     """A breaker for one scope."""
 
-    __slots__ = ("breaker", "circuit", "is_lost", "unsure")
+    __slots__ = ("breaker", "circuit", "is_lost", "nexts", "unsure")
 
-    def __init__(self, breaker: Breaker, *, whole: bool) -> None:
-        self.breaker, self.circuit = breaker, Circuit()
+    def __init__(self, breaker: Breaker, *, whole: bool, nexts: Nexts | None = None) -> None:
+        """Begin closed; `nexts`: what outcomes made of closed circuits of this breaker, for all its guards."""
+        self.breaker, self.circuit, self.nexts = breaker, _NEW, {} if nexts is None else nexts
         self.unsure = False
         """Some outcome before is not known."""
         self.is_lost = not whole
@@ -188,6 +196,25 @@ class Guard:
     def ended(self, call: str, status: str, now: int) -> None:
         """Take the outcome of a call it let through."""
         self.circuit = self.circuit.ended(call, status, now, self.breaker)
+
+    def counts(self, status: str, now: int) -> bool:
+        """Take an outcome as `ended` does, if it is closed; False: it is not, and nothing was done.
+
+        What an outcome makes of a closed circuit hangs on the outcomes before it, and on time only if it opens.
+        """
+        circuit, worked = self.circuit, WORKED.get(status)
+        if circuit.state != "closed" or circuit.probes or circuit.since > now:
+            return False
+        if worked is None:
+            return True
+        key = (circuit.since, circuit.recent, worked)
+        found = self.nexts.get(key)
+        if found is None:
+            found = circuit.ended("", status, now, self.breaker)
+            if found.state == "closed" and len(self.nexts) < _MOST_NEXTS:
+                self.nexts[key] = found
+        self.circuit = found
+        return True
 
     def may_fail(self, call: str, now: int) -> None:
         """Take a call whose outcome is not known, or that may not have run."""
