@@ -3,7 +3,9 @@
 One rule: the lake is whole or not there. It is written beside its place and moved there at the end; rows that cannot
 be mapped lie in a Parquet file next to it, with their cause.
 
-Cost: about 0.1 ms of processor time and 3 KiB of memory a call; the file is in memory as a whole.
+Cost: about 0.1 ms of processor time a call. The file may be larger than memory: what stays there is some 250 bytes a
+call (its order, addresses of contents), a KiB a session, and the rows kept aside. While it runs, calls lie in a file
+without a name beside the lake (of a dry run: where temporary files are), about twice what they take as JSON.
 """
 
 from __future__ import annotations
@@ -11,38 +13,42 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
+from pyarrow.parquet import ParquetWriter
 
 from runtime import trace
-from runtime.canonical import sha256
 from runtime.errors import LedgerError
 from runtime.lake import LakeStore
 from workbench.errors import LakeError, MappingInvalid
 from workbench.importing.baseline import ToolType, baseline
-from workbench.importing.calls import BLOCK, Reading, parsed_template, template_of
+from workbench.importing.calls import parsed_template, template_of
 from workbench.importing.causes import CAUSES
 from workbench.importing.imported import EXAMPLES, Imported
 from workbench.importing.mapping import Mapping, Tool
 from workbench.importing.mapping_file import mapping_of, read_mapping
 from workbench.importing.moments import zone_of
-from workbench.importing.records import read_records
+from workbench.importing.reading import Reading
+from workbench.importing.records import BLOCK, read_records
 from workbench.importing.rows import Refused, Rows
 from workbench.importing.sessions import SessionLabels
+from workbench.importing.spooling import Spool
 from workbench.masking import leaving
 from workbench.progress import progress
 from workbench.texts import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from collections.abc import Mapping as Table
 
     from runtime.bundle import Bundle
     from runtime.record import Row
     from runtime.trace import Table as TraceTable
-    from workbench.importing.calls import Call, Rejected
+    from workbench.importing.calls import Call, Rejected, SessionKey
     from workbench.importing.records import Calls, Record, Records
     from workbench.progress import Advance
 
@@ -89,10 +95,13 @@ def import_calls(
         records = read_records(calls, mapping.missing)
         second = None if runs is None else read_records(runs, {})
     mapping.check_columns(records.columns, None if second is None else second.columns)
-    with progress(2 * len(records), "importing calls", told, unit="row") as advance:
-        reading = Reading(mapping)
+    with (
+        progress(2 * len(records), "importing calls", told, unit="row") as advance,
+        closing(Spool(None if place is None else _existing(place))) as spool,
+    ):
+        reading = Reading(mapping, spool)
         reading.read(records, advance)
-        if not reading.calls:
+        if not len(reading):
             raise MappingInvalid(f"no row could be mapped, nothing was written: {_why(reading)}")
         made = _bundle(reading)
         while True:
@@ -125,13 +134,18 @@ def _free(out: str | Path) -> Path:
     return place
 
 
+def _existing(place: Path) -> Path:
+    """The folder next to which something is to be, or what there is of it: the same disk."""
+    return next(folder for folder in place.parents if folder.is_dir())
+
+
 def _bundle(reading: Reading) -> Bundle:
-    mapping = reading.mapping
-    used = {call.tool for call in reading.calls}
+    mapping, used = reading.mapping, reading.used
     tools = {
-        name: ToolType(args=record, resource=template_of(name, mapping.tools.get(name, Tool())).type)
-        for name, record in reading.types.items()
-        if name in used
+        name: ToolType(
+            args=reading.types[name], resource=template_of(name, mapping.tools.get(name, Tool())).type
+        )
+        for name in used
     }
     written = {parsed_template(name, text).type for name in used for text in _writes(mapping, name)}
     behalf = None if mapping.on_behalf_of is None else mapping.on_behalf_of.type
@@ -149,15 +163,7 @@ class _Import:
     def __init__(self, reading: Reading, records: Records, runs: Records | None, bundle: Bundle) -> None:
         self.reading, self.records, self.runs, self.bundle = reading, records, runs, bundle
         self.labels = SessionLabels(reading.mapping)
-        self.rows = Rows(reading.mapping, bundle, f"import-{self._digest()[:16]}")
-
-    def _digest(self) -> str:
-        """Of what decides how the lake looks, so that ids and the chain's name follow from it."""
-        told = "\n".join(
-            "\0".join((str(call.number), str(call.at), *call.key, call.tool, call.text))
-            for call in self.reading.calls
-        )
-        return sha256(f"{self.reading.mapping.document}\n{self.bundle.version}\n{told}")
+        self.rows = Rows(reading.mapping, bundle, f"import-{reading.digest(bundle)[:16]}")
 
     def run(self, place: Path | None, folder: Path | None, advance: Advance) -> Imported:
         if place is None:
@@ -182,17 +188,12 @@ class _Import:
 
     def _made(self, advance: Advance) -> Iterator[tuple[TraceTable, Row]]:
         """Yield every row of the trace."""
-        calls = self.reading.calls
-        ends: dict[tuple[str, str], int] = {}
-        for begin in range(0, len(calls), BLOCK):
-            block = calls[begin : begin + BLOCK]
-            records = [
-                row for row in self.records.take([call.number for call in block]) if isinstance(row, dict)
-            ]
-            for call, record in zip(block, records, strict=True):
+        ends: dict[SessionKey, int] = {}
+        for block in self.reading.blocks(BLOCK):
+            for call, record in block:
                 self._of_session(call, record)
                 ends[call.key] = max(ends.get(call.key, call.at or 0), call.at or 0)
-            yield from self.rows.block(block, records)
+            yield from self.rows.block(*zip(*block, strict=True))
             advance(len(block))
         if self.runs is not None:
             self.labels.join(self.runs, ends)
@@ -222,31 +223,30 @@ class _Import:
         if not self.reading.rejected:
             path.unlink(missing_ok=True)  # of an earlier import to the same place
             return None
-        frame = rejected_frame(self.reading.rejected, self.records)
         part = _aside_part(place)
-        leaving(frame).write_parquet(part)
+        write_rejected(self.reading.rejected, self.records, part)
         part.replace(path)
         return path
 
     def _told(self, place: Path | None, aside: Path | None) -> Imported:
-        calls, rejected = self.reading.calls, self.reading.rejected
+        reading, rejected = self.reading, self.reading.rejected
         counts = Counter(each.cause for each in rejected)
         tally = self.rows.tally
         ends = {status: n for (kind, status), n in sorted(tally.items()) if kind == "execution"}
-        doubt = len(calls) - sum(ends.values())
+        doubt = len(reading) - sum(ends.values())
         return Imported(
             lake=place,
             rejected_file=aside,
             rows=len(self.records),
-            mapped=len(calls),
+            mapped=len(reading),
             rejected={cause: counts[cause] for cause in CAUSES if counts[cause]},
             examples=list(_examples(rejected)),
-            sessions=len({call.key for call in calls}),
-            tenants=len({call.key[0] for call in calls}),
-            tools=len({call.tool for call in calls}),
+            sessions=len(reading.sessions),
+            tenants=len({tenant for tenant, _ in reading.sessions}),
+            tools=len(reading.used),
             outcomes={**ends, **({"in doubt: no outcome": doubt} if doubt else {})},
             labels={label: n for (kind, label), n in sorted(tally.items()) if kind == "label"},
-            derived_times=sum(call.derived for call in calls),
+            derived_times=int(reading.order.derived.sum()),
             notes=list(self._notes()),
             bundle_version=self.bundle.version,
             schema=self.bundle.files["schema.cedarschema"],
@@ -292,13 +292,17 @@ def _examples(rejected: Iterable[Rejected]) -> Iterator[tuple[Any, int, str]]:
             yield each.cause, each.number + 1, each.detail
 
 
-def rejected_frame(rejected: list[Rejected], records: Records) -> pl.DataFrame:
-    """Return the rows kept aside: `row` (from 1), `cause`, `detail`, and `record`, the row itself."""
-    columns = {
-        "row": [each.number + 1 for each in rejected],
-        "cause": [each.cause for each in rejected],
-        "detail": [each.detail for each in rejected],
-        "record": records.texts([each.number for each in rejected]),
-    }
+def write_rejected(rejected: Sequence[Rejected], records: Records, path: Path) -> None:
+    """Write the rows kept aside: `row` (from 1), `cause`, `detail`, and `record`, the row itself; some at a time."""
     schema = {"row": pl.Int64, "cause": pl.String, "detail": pl.String, "record": pl.String}
-    return pl.DataFrame(columns, schema=schema)
+    texts = records.texts([each.number for each in rejected])
+    with closing(ParquetWriter(path, pl.DataFrame(schema=schema).to_arrow().schema)) as file:
+        for begin in range(0, len(rejected), BLOCK):
+            block = rejected[begin : begin + BLOCK]
+            columns = {
+                "row": [each.number + 1 for each in block],
+                "cause": [each.cause for each in block],
+                "detail": [each.detail for each in block],
+                "record": [*islice(texts, len(block))],
+            }
+            file.write_table(leaving(pl.DataFrame(columns, schema=schema)).to_arrow())

@@ -95,8 +95,8 @@ class Rows:
     position: int = 0
     last_hash: str = trace.GENESIS
     sessions: dict[SessionKey, Counters] = field(default_factory=dict)
-    known: set[str] = field(default_factory=set)
-    """Addresses of contents that have been given already."""
+    known: set[bytes] = field(default_factory=set)
+    """Addresses of contents that have been given already; as texts they would take twice as much."""
     tally: dict[tuple[str, str], int] = field(default_factory=dict)
     """What was made: (kind, status or label) → rows."""
     engine: RowEngine = field(default_factory=RowEngine)
@@ -192,7 +192,7 @@ class Rows:
 
     def _contents(self, decision: Decision) -> Iterator[tuple[TraceTable, Row]]:
         for table, row in content_rows(decision):
-            address = str(row[table.key])
+            address = bytes.fromhex(str(row[table.key]))
             if address not in self.known:
                 self.known.add(address)
                 yield table, row
@@ -203,8 +203,8 @@ class Rows:
             return
         assert call.at is not None  # noqa: S101 - given or derived
         result, blob = result_columns(record, self.mapping.outcome)
-        if blob is not None and str(blob["blob_hash"]) not in self.known:
-            self.known.add(str(blob["blob_hash"]))
+        if blob is not None and (address := bytes.fromhex(str(blob["blob_hash"]))) not in self.known:
+            self.known.add(address)
             yield trace.BLOBS, blob
         ended = call.at + (call.took or 0)
         row: Row = {

@@ -6,6 +6,7 @@ One rule: a session has one value of a label, or none. Where rows differ nobody 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from workbench.importing.causes import Unmappable
@@ -53,7 +54,7 @@ class SessionLabels:
         for key in sessions:
             named.setdefault(key[1], []).append(key)
         self.runs = len(records)
-        for row in records.take(range(len(records))):
+        for row in chain.from_iterable(records.blocks()):
             session = None if isinstance(row, Unmappable) else template.fill(row)
             if isinstance(row, Unmappable) or session is None:
                 self.runs_unreadable += 1
