@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from workbench.errors import WorkbenchError, need
+from workbench.freed import keep_freed_memory
 
 if TYPE_CHECKING:
     from workbench import plots
@@ -125,3 +126,4 @@ __all__ = [
 ]  # fmt: skip
 
 sys.modules[__name__].__class__ = _Package
+keep_freed_memory()

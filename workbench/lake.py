@@ -29,6 +29,7 @@ from workbench.overview import Overview, lines, overview
 from workbench.pins import Pins, heads, pinned, require_reachable
 from workbench.recorded_bundles import rebuilt, whole_version
 from workbench.scan import scan
+from workbench.shelf import Shelf
 from workbench.tracking import shown
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Lake:
     narrowing: Narrowing = field(default_factory=Narrowing)
     """Which decisions it was narrowed to (`where`, `since`)."""
     _bundles: dict[str, Bundle | None] = field(default_factory=dict)
+    shelf: Shelf = field(default_factory=Shelf, init=False)  # not another lake's: it hangs on the pin
 
     @property
     def chosen(self) -> pl.Expr | None:
@@ -394,6 +396,4 @@ class Lake:
 
 
 def _empty(table: Table) -> pl.DataFrame:
-    found = pl.from_arrow(arrow_schema(table).empty_table())
-    assert isinstance(found, pl.DataFrame)  # noqa: S101 - a table becomes a frame
-    return found
+    return pl.DataFrame(arrow_schema(table).empty_table())

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from runtime.policy import Prepared
     from workbench.asked import Asked
     from workbench.executors import Executor
+    from workbench.history.contexts import Contexts
     from workbench.lake import Lake
     from workbench.recompile import Recompiler
     from workbench.rows import Engine
@@ -138,7 +139,7 @@ def run_replay(
         MissingExtra: Ray is asked for, and not installed.
         ReplayFailure: Ray is asked for, and fails.
 
-    Cost: the self-replay and the candidate's, at the engine's speed; memory O(chunk) beside the result.
+    Cost: the self-replay, unless the lake kept it, and the candidate's; memory O(chunk) beside what stays.
     """
     total = Records(lake).count()
     chosen = chosen_engine(engine, total)
@@ -182,12 +183,16 @@ def decider(plan: Plan, chosen: EngineName | Engine) -> Callable[[pl.DataFrame],
 
 def decided_here(plan: Plan, chosen: EngineName | Engine) -> Generator[pl.DataFrame, None, None]:
     """Yield what this process decides, a chunk at a time, in order."""
-    decide = decider(plan, chosen)
+    if in_columns(chosen):
+        from workbench.preparing import decided_in_columns  # noqa: PLC0415 - it imports us
+
+        yield from decided_in_columns(plan, strict=chosen == "columnar")
+        return
     chunks = ahead(Records(plan.lake).chunks(columns_of(plan, chosen)))
     with ending(chunks.close):
         for chunk in chunks:
-            for part in [chunk] if in_columns(chosen) else chunk.iter_slices(CHUNK):
-                yield decide(part)
+            for part in chunk.iter_slices(CHUNK):
+                yield replayed_by_rows(plan, part)
 
 
 def _there(
@@ -213,16 +218,17 @@ def chosen_engine(engine: EngineName | Engine, rows: int) -> EngineName | Engine
     return "rows" if engine == "auto" and rows < COLUMNS_PAY else engine
 
 
-def columnar_run(plan: Plan, *, strict: bool) -> ColumnarRun:
-    """Return the replay in columns of a plan."""
-    find, by_rows = plan.lake.find_bundle, partial(replayed_by_rows, plan)
-    return ColumnarRun(find, plan, contexts_of(plan.lake), by_rows, plan.lake, strict=strict)
+def columnar_run(plan: Plan, *, strict: bool, contexts: Contexts | None = None) -> ColumnarRun:
+    """Return the replay in columns of a plan; `contexts` of its lake, if they are known."""
+    lake, by_rows = plan.lake, partial(replayed_by_rows, plan)
+    return ColumnarRun(lake.find_bundle, plan, contexts or contexts_of(lake), by_rows, lake, strict=strict)
 
 
 def replayed_by_rows(plan: Plan, records: pl.DataFrame) -> pl.DataFrame:
     """Decide records one by one, with Cedar itself."""
     frames = []
-    whole = with_contexts(Records(plan.lake).whole(records), plan.lake)
+    known = "enforced_context" in records.columns  # kept with their contexts
+    whole = records if known else with_contexts(Records(plan.lake).whole(records), plan.lake)
     for chunk in whole.iter_slices(CHUNK):
         rows = [row_of(record, plan) for record in chunk.iter_rows(named=True)]
         self_replay(rows, plan)

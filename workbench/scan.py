@@ -11,6 +11,8 @@ is told its partition; nothing is skipped by partition then.
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -21,6 +23,32 @@ if TYPE_CHECKING:
 
 _FILE = "file://"
 _PATH = "_path"
+_PLAIN_READER = 1
+"""Highest protocol of readers without column mapping and deletion vectors."""
+
+
+def content_of(handle: DeltaTable | None) -> str | None:
+    """Return a digest of the bytes of a local table's files: equal digests, equal rows, whatever files are called.
+
+    Returns:
+        None: the table is not there, not local, partitioned (its log holds values, too), of a protocol in which
+        a file alone does not say its rows, or a file cannot be read.
+
+    Cost: reads every file whole, 1 GiB in some 2 s.
+    """
+    if handle is None or not handle.table_uri.startswith(_FILE):
+        return None
+    if handle.metadata().partition_columns or handle.protocol().min_reader_version > _PLAIN_READER:
+        return None
+    root = handle.table_uri.removeprefix(_FILE)
+    found = []
+    for uri in handle.file_uris():
+        try:
+            with Path(unquote(root) + uri[len(root) :]).open("rb") as file:
+                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError:
+            return None
+    return hashlib.sha256("\n".join([handle.schema().to_json(), *sorted(found)]).encode()).hexdigest()
 
 
 def scan(handle: DeltaTable) -> pl.LazyFrame:

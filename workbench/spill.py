@@ -6,11 +6,13 @@ the work was interrupted or failed, has none: its files go at once, though a tra
 
 from __future__ import annotations
 
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from threading import Timer, main_thread
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -21,6 +23,30 @@ if TYPE_CHECKING:
 
 IN_MEMORY = 1_000_000
 """Rows above which a result goes to files: a replay's rows take some 700 bytes each."""
+
+
+class Files(TemporaryDirectory[str]):
+    """A folder that goes when nobody holds it. An interrupt that meets it there is told again, once it is gone.
+
+    Python removes it in a weak reference's callback, where whatever is raised is printed and forgotten.
+    """
+
+    @classmethod
+    def _cleanup(cls, *args: Any, **options: Any) -> None:
+        while True:
+            try:
+                super()._cleanup(*args, **options)  # type: ignore[misc]  # the callback of the standard library
+            except KeyboardInterrupt:
+                _interrupt_soon()
+            else:
+                return
+
+
+def _interrupt_soon() -> None:
+    """Interrupt the main thread a moment from now, waking it if it waits."""
+    ident = main_thread().ident
+    assert ident is not None  # noqa: S101 - it has started
+    Timer(0.05, signal.pthread_kill, (ident, signal.SIGINT)).start()
 
 
 @contextmanager
@@ -38,14 +64,14 @@ class Spill:
     schema: Mapping[str, pl.DataType | type[pl.DataType]]
     expected: int
     """Rows that are to come; decides where they are kept."""
-    files: TemporaryDirectory[str] | None = None
+    files: Files | None = None
     """Keeps the files, if there are any: hold it as long as the table is used."""
     _parts: list[pl.DataFrame] = field(default_factory=list)
     _written: list[Path] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.expected > IN_MEMORY:
-            self.files = TemporaryDirectory(prefix="redecide-replay-", ignore_cleanup_errors=True)
+            self.files = Files(prefix="redecide-replay-", ignore_cleanup_errors=True)
 
     def add(self, part: pl.DataFrame) -> None:
         """Take a piece; on return it is in memory or in a file, where any reader finds it."""

@@ -13,13 +13,11 @@ import polars as pl
 from workbench.asked import asked_of
 from workbench.diff_rows import JOINED, labels_of
 from workbench.ending import ending
-from workbench.executors import ahead
 from workbench.history.limiting import INPUTS, needs_inputs
-from workbench.history.records import ADDRESSES, Records
 from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.sweeping import Sweeping, Tagged
+from workbench.preparing import prepared_here
 from workbench.redeciding import Plan
-from workbench.redeciding import columnar_run as columnar
 from workbench.redeciding import replayed_by_rows as by_rows
 from workbench.rows import RowEngine
 
@@ -122,20 +120,18 @@ def sweep_scan(
     """
     engine = RowEngine()
     axes, context = options.axes(lake, bundles, engine)
-    itself = axes(None)
-    run = columnar(itself, strict=strict)
-    found = Sweeping(bundles, run, axes, lambda bundle, rows: by_rows(axes(bundle), rows), tags)
     inputs = (INPUTS,) if needs_inputs(lake, [axes(bundle).limits_of for bundle in bundles[:1]]) else ()
-    chunks = ahead(Records(lake).chunks(inputs if itself.verify is None else (*ADDRESSES, *inputs)))
+    run, chunks, _ = prepared_here(axes(None), strict=strict, more=inputs)
+    found = Sweeping(bundles, run, axes, lambda bundle, rows: by_rows(axes(bundle), rows), tags)
     with ending(chunks.close):
         while True:
-            with found.timed("reading"):
-                records = next(chunks, None)
-            if records is None:
+            with found.timed("reading"):  # and replaying it by itself; not what was kept
+                prepared = next(chunks, None)
+            if prepared is None:
                 name = f"{COLUMNAR} with {engine.name}"
                 return Scanned(found.tallies, context, name, dict(found.handed_over), found.seconds)
-            found.chunk(records)
-            advance(records.height * len(bundles))
+            found.chunk(prepared)
+            advance(prepared.height * len(bundles))
 
 
 def tagger(

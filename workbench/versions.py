@@ -77,6 +77,9 @@ def replay_lake(
         MissingExtra: Ray is asked for, and not installed.
         AxisInvalid: `state` or `approvals` is none of these, or they are combined with what does not go with them; or
             `at` is no time, or names no zone.
+
+    Cost: what is read and replayed by itself is kept with the lake object, up to a bound: another replay of it costs
+        a fifth; see `workbench.history.keeping`.
     """
     if state != "recorded" or approvals != "recorded":
         _require_simulable(lake, state, approvals, executor)

@@ -286,8 +286,7 @@ def _role_tables(
         )
         for (part, use), place in zip(found, places, strict=True):
             part.holding.add(place.bad, f"the {use.role} cannot be assembled from its facts")
-            uid = ids.codes(kind, use.ids).alias(f"{use.role} uid")
-            part.frame = part.frame.hstack([place.index.alias(use.role), uid])
+            part.frame = part.frame.hstack([place.index.alias(use.role), place.uid.alias(f"{use.role} uid")])
     return tables, origins
 
 

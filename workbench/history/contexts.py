@@ -118,7 +118,7 @@ class _Fact:
                     "into": [key[1] for key in keys],
                     "value": [None if key[2] == _NULL else key[2].decode() for key in keys],
                     "parents": [None if key[3] == _NO_PARENTS else key[3].decode() for key in keys],
-                    "names": [shape[3] if shape[2] == "record" else None for shape in self.shapes],
+                    "names": _repeated([shape[3] if shape[2] == "record" else None for shape in self.shapes]),
                 },
                 schema={
                     **dict.fromkeys(("status", "into", "value", "parents"), pl.String),
@@ -126,6 +126,13 @@ class _Fact:
                 },
             )
         )
+
+
+def _repeated(lists: list[tuple[str, ...] | None]) -> pl.Series:
+    """Lists as a column; few are distinct, and each is made once."""
+    known = {each: place for place, each in enumerate(dict.fromkeys(lists))}
+    values = pl.Series([None if each is None else list(each) for each in known], dtype=pl.List(pl.String))
+    return values.gather(pl.Series([known[each] for each in lists], dtype=pl.UInt32))
 
 
 def _covered(value: bytes) -> tuple[str, tuple[str, ...]]:

@@ -43,8 +43,8 @@ def damage(
     altered_args = (sha256(rows["args"]) != rows["args_hash"]) & third.is_null() if addresses else False
     frame = rows.select("bundle_version").with_columns(
         third.alias("third"),
-        first=_fault(rows["context_hash"], contexts),
-        second=_fault(rows["enforced_context_hash"], contexts),
+        first=_fault(rows, "context_hash"),
+        second=_second_fault(rows, contexts),
         altered=altered_args,
     )
     late = ("row_unreadable", *UNDECIDED)
@@ -81,9 +81,21 @@ def _holes(rows: pl.DataFrame, hashes: Callable[[pl.DataFrame], pl.Series] | Non
     return found.scatter(places, causes)
 
 
-def _fault(addresses: pl.Series, contexts: Contexts) -> pl.Series:
+def _fault(rows: pl.DataFrame, address: str) -> pl.Series:
     """What is wrong with the context at each address; null: nothing, or there is no address."""
-    known = contexts.frame.select(hash="context_hash", fault="fault", there=pl.lit(value=True))
-    found = pl.DataFrame({"hash": addresses}).join(known, on="hash", how="left", maintain_order="left")
-    gone = pl.col("hash").is_not_null() & pl.col("there").is_null()
-    return found.select(fault=pl.when(gone).then(pl.lit("context_lost")).otherwise("fault"))["fault"]
+    gone = pl.col(address).is_not_null() & pl.col("shape").is_null() & pl.col("fault").is_null()
+    return rows.select(fault=pl.when(gone).then(pl.lit("context_lost")).otherwise("fault"))["fault"]
+
+
+def _second_fault(rows: pl.DataFrame, contexts: Contexts) -> pl.Series:
+    """What is wrong with the context after a patch: mostly there is none, or it is the first one."""
+    address = "enforced_context_hash"
+    here = pl.when(pl.col(address).is_not_null()).then(_fault(rows, "context_hash"))
+    found = rows.select(fault=here)["fault"]
+    other = (rows[address] != rows["context_hash"].fill_null("")).fill_null(value=False).arg_true()
+    if other.is_empty():
+        return found
+    known = contexts.frame.select("context_hash", "fault", "shape")
+    some = pl.DataFrame({"context_hash": rows[address].gather(other)})
+    joined = some.join(known, on="context_hash", how="left", maintain_order="left")
+    return found.scatter(other, _fault(joined, "context_hash"))

@@ -14,9 +14,11 @@ from runtime.record import request_of
 from runtime.request import ResourceTemplate
 from workbench.columnar.layouts import ScalarShape
 from workbench.history.contexts import age_column, fact_column
-from workbench.history.fold import FOLDED, fold
+from workbench.history.decided import OUTCOMES, RESULT, Decided, together, told
+from workbench.history.fold import folded
 from workbench.history.groups import PolicyGroup, compile_part
 from workbench.history.limiting import limited
+from workbench.history.slim import record_of_row
 from workbench.recorded import counters_read, missing_names
 
 if TYPE_CHECKING:
@@ -28,18 +30,17 @@ if TYPE_CHECKING:
     from workbench.history.contexts import Contexts
     from workbench.history.groups import Compiled
 
-RESULT: Mapping[str, pl.DataType] = {
-    "row": pl.UInt32(),
-    **FOLDED,
-    "enforced_args": pl.String(),
-    "missing": pl.List(pl.String),
-}
-"""Columns of `decide_chunk`; see `workbench.history.fold.fold`."""
-
 
 def decide_chunk(
     chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool, lacking: tuple[str, ...] = ()
 ) -> pl.DataFrame:
+    """Decide the rows of a chunk; as `decided_chunk`, written out as one row each, columns as in `RESULT`."""
+    return decided_chunk(chunk, contexts, bundle, own=own, lacking=lacking).frame()
+
+
+def decided_chunk(
+    chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool, lacking: tuple[str, ...] = ()
+) -> Decided:
     """Decide the rows of a chunk.
 
     Args:
@@ -50,15 +51,20 @@ def decide_chunk(
         lacking: names that are not known of any of these rows, whatever the record has there.
 
     Returns:
-        One row a row of the chunk, ordered by `row`; columns as in `RESULT`. `missing` names what an undecided row
-        lacks.
+        Every row of the chunk, ordered.
     """
-    held = chunk.held.with_columns(status=pl.lit("handed_over"))
+    held = _said(chunk.held.with_columns(status=pl.lit("handed_over")))
     parts = [
-        DecidedPart(part, chunk, contexts, bundle, own=own, lacking=lacking).run() for part in chunk.parts
+        piece
+        for part in chunk.parts
+        for piece in DecidedPart(part, chunk, contexts, bundle, own=own, lacking=lacking).run()
     ]
-    empty = pl.DataFrame(schema=dict(RESULT))
-    return pl.concat([empty, held, *parts], how="diagonal").sort("row")
+    return together([held, *parts])
+
+
+def _said(frame: pl.DataFrame) -> Decided:
+    """What is said of `row`s, nothing of which may run."""
+    return told(frame["row"], frame.select(name for name in frame.columns if name in OUTCOMES))
 
 
 class Grouped(NamedTuple):
@@ -87,10 +93,12 @@ class DecidedPart:
     own: bool = field(kw_only=True)
     lacking: tuple[str, ...] = field(default=(), kw_only=True)
 
-    def run(self) -> pl.DataFrame:
+    def run(self) -> Iterator[Decided]:
         """Decide the rows: what is held back, what limits refuse, and what policies say."""
         held, refused, groups = self.grouped()
-        return pl.concat([held, refused, *map(self._folded, groups)], how="diagonal")
+        yield _said(held)
+        yield _said(refused)
+        yield from map(self._folded, groups)
 
     def grouped(self) -> Grouped:
         """Return what is held back, what limits refuse, and groups of rows for the policies."""
@@ -181,17 +189,17 @@ class DecidedPart:
 
     def _missing(self, shape: int, row: int) -> tuple[str, ...]:
         """What the schema declares and contexts of a shape do not answer for; the same for all rows of the part."""
-        request = request_of(
-            {**self.part.rows.row(row, named=True), "stage_inputs": "{}"}
-        )  # limits play no part
+        request = request_of({**record_of_row(self.part, row), "stage_inputs": "{}"})  # limits play no part
         resource = request.resource.resolve(request.args)
         return missing_names(self.contexts.example(shape), request, resource, self.bundle)
 
-    def _folded(self, group: PolicyGroup) -> pl.DataFrame:
-        found = fold(group)
+    def _folded(self, group: PolicyGroup) -> Decided:
+        found = folded(group)
         missing = pl.lit(list(group.missing), dtype=pl.List(pl.String))
         undecided = pl.when(pl.col("status") == "undecided").then(missing)
-        return found.with_columns(row=self.part.rows["row"].gather(group.rows), missing=undecided)
+        outcomes = found.outcomes.with_columns(missing=undecided).select(list(OUTCOMES))
+        rows = self.part.rows["row"].gather(group.rows)
+        return Decided(rows, found.numbers, outcomes, found.enforced_args)
 
 
 def _sure(group: PolicyGroup) -> tuple[PolicyGroup, pl.Series, pl.Series]:

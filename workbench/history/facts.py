@@ -44,8 +44,10 @@ class FactColumns:
 
     def rows(self, codes: pl.Series) -> pl.Series:
         """Return the rows (UInt32) of codes; null for null, and for a record that is not here."""
-        here = pl.DataFrame({"code": self.used}).with_row_index("row")
-        return pl.DataFrame({"code": codes}).join(here, on="code", how="left", maintain_order="left")["row"]
+        size = max(int(str(each.max() or 0)) for each in (codes, self.used)) + 1
+        places = pl.int_range(self.used.len(), dtype=pl.UInt32, eager=True)
+        table = pl.Series("row", [None], dtype=pl.UInt32).new_from_index(0, size)
+        return table.scatter(self.used, places).gather(codes)
 
     def note(self, ids: Ids) -> None:
         """Tell which entities the records name."""

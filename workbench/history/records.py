@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from runtime.trace import CONTEXTS, DECISIONS, OUTCOMES
+from workbench.history.matching import are_distinct, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,6 +51,16 @@ MORE = (
 STATUS = "execution_status"
 
 
+class Span(NamedTuple):
+    """Positions of one ledger."""
+
+    writer: str
+    start: int
+    """The first position."""
+    end: int
+    """The first position behind it."""
+
+
 @dataclass(frozen=True)
 class Records:
     """The recorded decisions of a lake, shadow decisions left out."""
@@ -71,12 +82,22 @@ class Records:
             Frames with these columns, and `execution_status` (String: of the last execution; null: none was
             recorded). None is empty.
         """
+        for each in self.spans(span):
+            rows = self.of(each, more)
+            if rows.height:
+                yield rows
+
+    def spans(self, span: int = SPAN) -> Iterator[Span]:
+        """Yield what chunks are made of, in (writer, position) order."""
         for writer, last in sorted(self.lake.pins.ledgers.items()):
             for start in range(1, last + 1, span):
-                within = (pl.col("writer") == writer) & pl.col("position").is_between(start, start + span - 1)
-                rows = self._decisions().filter(within).select(*NEEDED, *more).collect()
-                if rows.height:
-                    yield self._ended(_in_order(rows), writer, start, start + span + _NEAR)
+                yield Span(writer, start, start + span)
+
+    def of(self, span: Span, more: Sequence[str] = ()) -> pl.DataFrame:
+        """Return the decisions of a span, as `chunks` yields them; there may be none."""
+        within = (pl.col("writer") == span.writer) & pl.col("position").is_between(span.start, span.end - 1)
+        rows = self._decisions().filter(within).select(*NEEDED, *more).collect()
+        return self._ended(_in_order(rows), span.writer, span.start, span.end + _NEAR)
 
     def whole(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return rows of a chunk with the columns of `MORE`, in the same order."""
@@ -109,14 +130,15 @@ class Records:
     @cached_property
     def _after_approval(self) -> pl.DataFrame:
         """How calls that had to wait ended: denied, expired, or as the call that was resumed once it was granted."""
-        waited = self._every().filter(pl.col("verdict") == "approve").select("decision_id")
-        resumed = self._every().filter(
-            (pl.col("kind") == "resumed") & pl.col("verdict").is_in(("allow", "modify", "approve"))
-        )
-        links = resumed.select("decision_id", asked="linked_to").collect()
-        some = pl.concat([waited, links.lazy().select("decision_id")])
-        ended = _last(self._executions().join(some, on="decision_id", how="semi").collect())
-        runs = resumed.filter(pl.col("verdict") != "approve").select("decision_id").collect()
+        waits, resumes = pl.col("verdict").eq("approve"), pl.col("kind").eq("resumed")
+        let_on = pl.col("verdict").is_in(("allow", "modify", "approve"))
+        some = self._every().filter(waits | (resumes & let_on))
+        told = some.select("decision_id", "linked_to", waits=waits, resumes=resumes).collect()
+        resumed = told.filter("resumes")
+        links = resumed.select("decision_id", asked="linked_to")
+        runs = resumed.filter(~pl.col("waits")).select("decision_id")
+        ids = told.select("decision_id").lazy()
+        ended = _last(self._executions().join(ids, on="decision_id", how="semi").collect())
         let_run = runs.join(ended, on="decision_id", how="left").with_columns(
             pl.col(STATUS).fill_null("in_doubt")
         )
@@ -130,17 +152,25 @@ class Records:
 
     def _ended(self, rows: pl.DataFrame, writer: str, start: int, end: int) -> pl.DataFrame:
         near = (pl.col("writer") == writer) & pl.col("position").is_between(start, end)
-        found = [self._after_approval, _last(self._executions().filter(near).collect())]
-        known = pl.concat(found).unique("decision_id", keep="first", maintain_order=True)
-        joined = rows.join(known, on="decision_id", how="left", maintain_order="left")
+        found = _told(rows, _last(self._executions().filter(near).collect()))
+        found = _told(rows, self._after_approval, found)
+        joined = rows.with_columns(found)
         unknown = pl.col(STATUS).is_null() | pl.col(STATUS).eq("in_doubt")
         open_ = unknown & pl.col("verdict").is_in(("allow", "modify"))
         late = joined.filter(open_ & (pl.col("kind") != "duplicate"))["decision_id"]
         if late.is_empty():
             return joined
         rest = _last(self._executions().filter(pl.col("decision_id").is_in(late.implode())).collect())
-        again = joined.join(rest, on="decision_id", how="left", suffix="_late", maintain_order="left")
-        return again.with_columns(pl.coalesce(f"{STATUS}_late", STATUS).alias(STATUS)).drop(f"{STATUS}_late")
+        return joined.with_columns(_told(rows, rest.drop_nulls(STATUS), found))
+
+
+def _told(rows: pl.DataFrame, ended: pl.DataFrame, otherwise: pl.Series | None = None) -> pl.Series:
+    """How calls ended (String, `execution_status`), a row a row: as `ended` tells it, else as it was told before."""
+    if otherwise is not None and ended.is_empty():
+        return otherwise
+    at = places(rows["decision_id"], ended["decision_id"])
+    told = ended[STATUS].gather(at)
+    return told if otherwise is None else told.zip_with(at.is_not_null(), otherwise)
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
@@ -149,9 +179,11 @@ def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _last(executions: pl.DataFrame) -> pl.DataFrame:
-    """The last execution of each decision."""
-    ordered = executions.sort("writer", "position").unique("decision_id", keep="last", maintain_order=True)
-    return ordered.select("decision_id", STATUS)
+    """The last execution of each decision, in no order."""
+    if not are_distinct(executions["decision_id"]):
+        ordered = executions.sort("writer", "position")
+        executions = ordered.unique("decision_id", keep="last", maintain_order=True)
+    return executions.select("decision_id", STATUS)
 
 
 def with_contexts(records: pl.DataFrame, lake: Lake) -> pl.DataFrame:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from workbench.effects import EFFECTS, now_of, then_of
+from workbench.history.lists import gathered
 from workbench.history.references import quoted
 from workbench.replay import FRAME, UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from workbench.history.decided import Decided
 
 ENGINE = "redecide-columnar"
 """Name in the `engine` column."""
@@ -27,6 +31,8 @@ _COPIED = (
 _FOUND = (
     "status", "verdict", "decided_by", "reason_code", "reason", "determining", "enforced_args",
 )  # fmt: skip
+_FATE, _ENFORCED = "fate", "enforced_then"
+_FATE_OF = ("then", "kind", "recorded_verdict")
 
 
 def assembled(rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
@@ -38,6 +44,117 @@ def assembled(rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
     """
     told = _decided(_base(rows), rows, found)
     return _framed(told.with_columns(pl.col("missing").fill_null(_NONE), decidable=pl.lit(value=True)))
+
+
+def base_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return what no candidate changes of recorded rows.
+
+    Args:
+        rows: as `assembled` takes them.
+
+    Returns:
+        Columns of `FRAME` and `row`; `_FATE` (UInt32): which of the distinct (then, kind, recorded verdict) a row
+        has; `_ENFORCED` (String): the arguments that were enforced then. See `assembled_on`.
+    """
+    base = _base(rows).drop("engine")
+    fates = base.select(_FATE_OF).unique(maintain_order=True).with_row_index(_FATE)
+    numbers = base.select(_FATE_OF).join(
+        fates, on=list(_FATE_OF), how="left", nulls_equal=True, maintain_order="left"
+    )[_FATE]
+    return base.with_columns(numbers, rows["enforced_args"].alias(_ENFORCED))
+
+
+def assembled_on(base: pl.DataFrame, decided: Decided, by_rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of `FRAME`, with `row`, in the order of the base; as `assembled`, over a base that is kept.
+
+    Args:
+        base: of the rows; see `base_of`.
+        decided: those that were decided in columns, in the same order.
+        by_rows: the others, as the row engine has them: columns of `FRAME`, and `row`; in the same order.
+
+    Cost: some gathers of small tables; what happened and what would happen are told once a combination. What the row
+    engine said is told like an outcome of its own, so that nothing wide is moved.
+    """
+    narrow = base.select("row", _FATE, *_FATE_OF, _ENFORCED, "recompilable")
+    mine = ~narrow["row"].is_in(by_rows["row"].implode())
+    narrow = narrow.filter(mine) if by_rows.height else narrow
+    said, (effects, codes) = _said(decided.outcomes), _effects(narrow, decided)
+    numbers, args, again = decided.numbers, decided.enforced_args, narrow["recompilable"]
+    if by_rows.height:
+        order = _order(mine)
+        numbers = _merged(numbers, by_rows["row"], said.height, order)
+        codes = _merged(codes, by_rows["row"], effects.height, order)
+        said = pl.concat([said, by_rows.select(said.columns)])
+        effects = pl.concat([effects, by_rows.select(effects.columns)])
+        args = pl.concat([args, by_rows["enforced_args"]]).gather(order)
+        again = pl.concat([again, by_rows["recompilable"]]).gather(order)
+    told = gathered(said, numbers).hstack(gathered(effects, codes))
+    whole = base.drop(_FATE, _ENFORCED).with_columns(again).hstack(told)
+    return _framed(whole.with_columns(args.alias("enforced_args")))
+
+
+def _said(outcomes: pl.DataFrame) -> pl.DataFrame:
+    """Outcomes as `FRAME` has them, but for what hangs on the row."""
+    faults = pl.col("errors").list.eval(pl.struct(policy=pl.element(), message=pl.lit(None, dtype=pl.String)))
+    undecided = pl.col("status") == "undecided"
+    return outcomes.select(
+        *(name for name in _FOUND if name != "enforced_args"),
+        missing=pl.col("missing").fill_null(_NONE),
+        errors=pl.when(pl.col("status") == "decided").then(faults).cast(FRAME["errors"]),
+        cause=pl.when(undecided).then(pl.lit("missing_fact")),
+        engine=pl.lit(ENGINE),
+        decidable=pl.lit(value=True),
+        handed_over=pl.lit(None, pl.String),
+    )
+
+
+def _order(mine: pl.Series) -> pl.Series:
+    """Where each row is, if those that are `mine` come first and then the others."""
+    ours = mine.to_numpy()
+    order = np.empty(len(ours), np.uint32)
+    number = int(ours.sum())
+    order[ours], order[~ours] = np.arange(number), np.arange(number, len(ours))
+    return pl.Series(order)
+
+
+def _merged(numbers: pl.Series, others: pl.Series, first: int, order: pl.Series) -> pl.Series:
+    """Numbers of all rows, where each of the others has a number of its own, from `first` on."""
+    more = pl.Series(np.arange(first, first + others.len()), dtype=numbers.dtype)
+    return pl.concat([numbers.alias("n"), more.alias("n")]).gather(order)
+
+
+def _effects(base: pl.DataFrame, decided: Decided) -> tuple[pl.DataFrame, pl.Series]:
+    """`effect` and `verdict_changed` for each combination that occurs, and which one each row has."""
+    said = decided.outcomes.select("status", "verdict").unique(maintain_order=True)
+    kinds = decided.outcomes.select("status", "verdict").join(
+        said.with_row_index("n"),
+        on=["status", "verdict"],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )["n"]
+    same = (decided.enforced_args == base[_ENFORCED]).fill_null(
+        value=False
+    )  # null: nothing runs then, or now
+    fates = {row[0]: row[1:] for row in base.select(_FATE, *_FATE_OF).unique(_FATE).iter_rows()}
+    codes = (base[_FATE] * said.height + kinds.gather(decided.numbers)) * 2 + same.cast(pl.UInt32)
+    occurs = np.bincount(codes.to_numpy()) > 0
+    told = [
+        _told(*fates[code // 2 // said.height], *said.row(code // 2 % said.height), same=bool(code % 2))
+        if there
+        else (None, None)
+        for code, there in enumerate(occurs)
+    ]
+    schema = {"effect": pl.String, "verdict_changed": pl.Boolean}
+    return pl.DataFrame(told, schema=schema, orient="row"), codes
+
+
+def _told(
+    then: Any, kind: str, recorded: str, status: str, verdict: str | None, *, same: bool
+) -> tuple[str, bool | None]:
+    if status == "undecided":
+        return "undecided", None
+    return _effect(then, verdict, kind, same), verdict != recorded
 
 
 def quarantined(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -27,6 +28,8 @@ _ID = "id"
 _BAD = "bad"
 NOBODY = 2**32 - 1
 """Stands for *no fact* where rows are told apart."""
+_WIDEST = 2**63
+"""Combinations that fit into one number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Placed:
     """Row of the table (UInt32)."""
     bad: pl.Series
     """Boolean: it cannot be assembled."""
+    uid: pl.Series
+    """Codes of their ids (UInt32)."""
 
 
 def role_table(
@@ -78,12 +83,13 @@ def role_table(
     for role in dict.fromkeys(use.role for use in uses):
         mine = [number for number, use in enumerate(uses) if use.role == role]
         own = {name: found for (of, name), found in facts.items() if of == role}
-        keys, indices = _distinct([uses[number] for number in mine], own, declared.name, ids)
+        frames = [_keyed(uses[number], own, declared.name, ids) for number in mine]
+        keys, indices = distinct(frames)
         block = _block(keys, own, declared, ids, schema)
         blocks.append(block)
         origins.append(_origin(role, keys, own, ids.texts(declared.name)))
-        for number, index in zip(mine, indices, strict=True):
-            placed[number] = Placed(index + offset, block[_BAD].gather(index))
+        for number, index, frame in zip(mine, indices, frames, strict=True):
+            placed[number] = Placed(index + offset, block[_BAD].gather(index), frame[_ID])
         offset += block.height
     table = _table(pl.concat(blocks, how="diagonal"), declared, facts)
     origin = pl.concat(origins, how="diagonal")
@@ -100,18 +106,43 @@ def _origin(
     return pl.DataFrame({_ID: texts.gather(keys[_ID]), **codes}).select(pl.lit(role).alias("role"), pl.all())
 
 
-def _distinct(
-    uses: Sequence[Use], facts: Mapping[str, FactColumns], kind: str, ids: Ids
-) -> tuple[pl.DataFrame, list[pl.Series]]:
-    """Every entity with its facts once, and for each use its rows among these."""
-    frames = [_keyed(use, facts, kind, ids) for use in uses]
+def distinct(frames: Sequence[pl.DataFrame]) -> tuple[pl.DataFrame, list[pl.Series]]:
+    """Every row of frames of numbers once, and for each frame its rows among these (UInt32).
+
+    Args:
+        frames: the same UInt32 columns. A row with a null is nowhere (null).
+    """
     whole = pl.concat(frames)
-    keys = whole.unique(maintain_order=False).with_row_index("index")
-    names = [name for name in keys.columns if name != "index"]
-    index = whole.join(keys, on=names, how="left", maintain_order="left")["index"]
+    key = _packed(whole)
+    if key is None:
+        keys = whole.unique(maintain_order=False)
+        known = keys.with_row_index("index")
+        index = whole.join(known, on=whole.columns, how="left", maintain_order="left")["index"]
+    else:
+        first = key.arg_unique()
+        known = pl.DataFrame({"key": key.gather(first)}).with_row_index("index")
+        keys, index = (
+            whole[first],
+            key.to_frame().join(known, on="key", how="left", maintain_order="left")["index"],
+        )
     bounds = pl.Series([0, *(frame.height for frame in frames)]).cum_sum().to_list()
     parts = [index.slice(start, end - start) for start, end in pairwise(bounds)]
-    return keys.drop("index"), parts
+    return keys, parts
+
+
+def _packed(numbers: pl.DataFrame) -> pl.Series | None:
+    """The columns of each row side by side in one number; None: they do not fit into one, or hold nulls."""
+    if any(column.null_count() for column in numbers):
+        return None
+    sizes = [int(str(column.replace(NOBODY, None).max() or 0)) + 2 for column in numbers]
+    if prod(sizes) > _WIDEST:
+        return None
+    packed = pl.lit(0, pl.UInt64)
+    for column, size in zip(numbers.columns, sizes, strict=True):  # nobody is the highest number of a column
+        packed = packed * size + pl.min_horizontal(pl.col(column), pl.lit(size - 1, pl.UInt32)).cast(
+            pl.UInt64
+        )
+    return numbers.select(key=packed)["key"]
 
 
 def _keyed(use: Use, facts: Mapping[str, FactColumns], kind: str, ids: Ids) -> pl.DataFrame:

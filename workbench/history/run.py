@@ -18,23 +18,30 @@ from runtime.schema import SCHEMA_FILE
 from workbench.errors import UnsupportedPolicy
 from workbench.history.chunk import type_chunk
 from workbench.history.damage import damage
-from workbench.history.deciding import decide_chunk
+from workbench.history.deciding import decided_chunk
 from workbench.history.recompiling import Again
-from workbench.history.records import Records, with_contexts
-from workbench.history.results import assembled, quarantined
+from workbench.history.records import STATUS, Records, with_contexts
+from workbench.history.results import assembled_on, base_of, quarantined
 from workbench.history.slices import Addresses
 from workbench.history.verifying import reproduced
 from workbench.recorded import Recorded
-from workbench.replay import UNDECIDED
+from workbench.replay import FRAME, UNDECIDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from runtime.bundle import Bundle
     from workbench.history.chunk import Chunk
     from workbench.history.contexts import Contexts
+    from workbench.history.decided import Decided
     from workbench.lake import Lake
     from workbench.recompile import Recompiler
+
+
+BROKEN = "it did not come out as recorded"
+ERRED = "an evaluation error, whose message is Cedar's"
+_NOTHING_OVER = pl.DataFrame(schema={"row": pl.UInt32, "why": pl.String})
+_NOTHING_TOLD = pl.DataFrame(schema={"row": pl.UInt32, **FRAME})
 
 
 class Axes(Protocol):
@@ -62,7 +69,7 @@ class Itself(NamedTuple):
     chunk: Chunk
     rows: pl.DataFrame
     """That came out as recorded."""
-    found: pl.DataFrame
+    found: Decided
     """What was decided of them, a row a row."""
     broken: pl.DataFrame
     """Rows that did not come out as recorded."""
@@ -70,6 +77,48 @@ class Itself(NamedTuple):
     """`row` and `why` of those that columns do not decide."""
     told: pl.DataFrame | None
     """Why contexts of `rows` cannot be compiled again, a row a row; None: not asked."""
+
+
+class Sound(NamedTuple):
+    """Rows of one recorded bundle, replayed by themselves."""
+
+    own: Bundle
+    chunk: Chunk
+    came_out: pl.Series
+    """UInt32, ascending: `row` of those that came out as recorded, and that candidates may be asked about."""
+    found: Decided | None
+    """What was decided of these by their own policies; None: it is decided again when it is asked for."""
+    base: pl.DataFrame
+    """What no candidate changes of these and of those in `over`; see `workbench.history.results.base_of`."""
+    rows: pl.DataFrame | None
+    """Those that came out, as recorded, for who types them again or compiles contexts again; None: not kept."""
+    settled: pl.DataFrame
+    """Rows of `FRAME`, and `row`: those that are quarantined."""
+    over: pl.DataFrame
+    """`row` and `why` of rows that Cedar decides, whatever the candidate."""
+
+    @property
+    def every(self) -> pl.Series:
+        """UInt32: `row` of all of them."""
+        return pl.concat([self.came_out, self.settled["row"], self.over["row"]]).unique().sort()
+
+
+class Prepared(NamedTuple):
+    """A chunk of decisions, replayed by themselves: all that hangs on no candidate."""
+
+    settled: pl.DataFrame
+    """Rows of `FRAME`, and `row`: those that cannot be replayed."""
+    sound: Sequence[Sound]
+    """By recorded bundle."""
+    records: Callable[[pl.Series], pl.DataFrame]
+    """Gives recorded decisions by their rows of the chunk, as they were read; if they are kept, with contexts."""
+    places: pl.DataFrame
+    """`writer`, `position` and `execution_status` of every decision of the chunk."""
+
+    @property
+    def height(self) -> int:
+        """How many decisions there are."""
+        return self.places.height
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,48 +150,74 @@ class ColumnarRun:
         Raises:
             UnsupportedPolicy: `strict`, and a row cannot be decided in columns; names the reason.
         """
+        return self.decided(self.prepared(records))
+
+    def prepared(self, records: pl.DataFrame) -> Prepared:
+        """Replay recorded decisions by themselves; see `chunk`."""
         rows = joined(records, self.contexts)
         addresses = self.axes.verify is not None
         cause = damage(rows, self.contexts, self.find_bundle, addresses=addresses, hashes=self._args_hashes)
         alive = rows.filter(cause.is_null()) if cause.null_count() < rows.height else rows
-        parts = [self._unresolved(rows.filter(cause.is_not_null()), cause.drop_nulls())]
-        over = [pl.DataFrame(schema={"row": pl.UInt32, "why": pl.String})]
-        for (version,), mine in alive.partition_by("bundle_version", as_dict=True).items():
+        settled = self._unresolved(rows.filter(cause.is_not_null()), cause.drop_nulls())
+        sound = []
+        for (version,), mine in _by_bundle(alive):
             own = self.find_bundle(str(version))
             assert own is not None  # noqa: S101 - others are damaged
-            for done, rest in self._decided(mine, own):
+            sound.append(self._sound(mine, own))
+        return Prepared(settled, sound, records.__getitem__, records.select("writer", "position", STATUS))
+
+    def decided(self, prepared: Prepared) -> pl.DataFrame:
+        """Decide what was prepared by this replay's policies; see `chunk`."""
+        parts, over = [prepared.settled], [_NOTHING_OVER]
+        answers: list[tuple[pl.DataFrame, Decided]] = []
+        for sound in prepared.sound:
+            parts.append(sound.settled)
+            over.append(sound.over)
+            if self.axes.recompiler is None:
+                found, rest = self._in_columns(sound)
+                answers.append((sound.base, found))
+                over.append(rest)
+                continue
+            assert sound.rows is not None  # noqa: S101 - what is kept is not used for this axis
+            for done, rest in self._over_new_contexts(sound.rows, sound.own, self.axes.recompiler):
                 parts.append(done)
                 over.append(rest)
         left = pl.concat(over).unique("row").sort("row")
-        if left.height:
-            parts.append(self._by_rows(records, left))
-        return pl.concat(parts).sort("row").drop("row")
+        told = self._by_rows(prepared.records(left["row"]), left) if left.height else _NOTHING_TOLD
+        for base, found in answers:
+            mine = told["row"].is_in(base["row"].implode())
+            parts.append(assembled_on(base, found, told.filter(mine)))
+            told = told.filter(~mine)
+        return _in_order([*parts, told]).drop("row")
 
-    def _decided(self, rows: pl.DataFrame, own: Bundle) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        """Rows of one recorded bundle: those decided, and those to hand over."""
+    def _in_columns(self, sound: Sound) -> tuple[Decided, pl.DataFrame]:
+        """What columns decide of rows of one recorded bundle, and what they hand over."""
+        if self.axes.again or sound.found is None:
+            return self._candidate(sound)
+        return sound.found, _NOTHING_OVER
+
+    def _sound(self, rows: pl.DataFrame, own: Bundle) -> Sound:
+        """Replay rows of one recorded bundle by themselves."""
         itself = self.itself(rows, own)
         broken, over = itself.broken, itself.over
         if self.strict:
-            yield quarantined(broken, self._why_not(broken)), over
+            settled = quarantined(broken, self._why_not(broken))
         else:  # Cedar has the last word on a row that is about to be quarantined
-            said = broken.select("row", why=pl.lit("it did not come out as recorded"))
-            yield quarantined(broken.clear(), said["why"].clear()), pl.concat([over, said])
+            said = broken.select("row", why=pl.lit(BROKEN))
+            settled, over = quarantined(broken.clear(), said["why"].clear()), pl.concat([over, said])
         sound, found, failed = self._recompilable(itself)
-        yield failed, over.clear()
-        if self.axes.recompiler is not None:
-            yield from self._over_new_contexts(sound, own, self.axes.recompiler)
-        elif self.axes.again:
-            yield self._candidate(sound, own, itself.chunk)
-        else:
-            yield assembled(sound, found), over.clear()
+        settled = pl.concat([settled, failed])
+        base = _NOTHING_TOLD if self.axes.recompiler is not None else _base(rows, sound, settled)
+        return Sound(own, itself.chunk, sound["row"], found, base, sound, settled, over)
 
     def itself(self, rows: pl.DataFrame, own: Bundle) -> Itself:
         """The self-replay: it hangs on the record and on whether the second level is asked, on nothing else."""
         chunk = type_chunk(rows, self.contexts, own.schema, own=True)
         verify = self.axes.verify
-        itself = self._without_errors(decide_chunk(chunk, self.contexts, own, own=True))
-        kept, itself, over = handed_apart(rows, itself)
-        same = reproduced(kept, itself, chunk, None if verify is None else self._addresses_of(own))
+        itself, over = self._apart(decided_chunk(chunk, self.contexts, own, own=True).of(rows["row"]))
+        kept = rows if over.is_empty() else rows.join(over, on="row", how="anti", maintain_order="left")
+        addresses = None if verify is None else self._addresses_of(own)
+        same = reproduced(kept, itself.frame(), chunk, addresses)
         sound, found = (kept, itself) if same.all() else (kept.filter(same), itself.filter(same))
         told = Again(verify, self.lake).problems(sound, own.spec) if verify and sound.height else None
         return Itself(chunk, sound, found, kept.filter(~same), over, told)
@@ -172,7 +247,7 @@ class ColumnarRun:
             pl.when(same).then(pl.lit("not_reproduced")).otherwise(pl.lit("engine_mismatch"))
         ).to_series()
 
-    def _recompilable(self, itself: Itself) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    def _recompilable(self, itself: Itself) -> tuple[pl.DataFrame, Decided, pl.DataFrame]:
         """The second level of self-replay; its failures are quarantined where contexts are to be compiled again."""
         rows, found, told = itself.rows, itself.found, itself.told
         nothing = quarantined(rows.clear(), rows["verdict"].clear())
@@ -199,9 +274,10 @@ class ColumnarRun:
         yield quarantined(rows.filter(~fine), bad["cause"], bad["about"], decidable=True), nothing
         bundle = self.axes.bundle_for(own)
         chunk = type_chunk(fresh.filter(fine), contexts, bundle.schema, own=True)
-        found = self._without_errors(decide_chunk(chunk, contexts, bundle, own=True))
-        kept, found, over = handed_apart(rows.filter(fine), found)
-        yield assembled(kept, found), over
+        found, over = self._apart(decided_chunk(chunk, contexts, bundle, own=True))
+        kept = rows.filter(fine)
+        kept = kept if over.is_empty() else kept.join(over, on="row", how="anti", maintain_order="left")
+        yield assembled_on(base_of(kept), found, _NOTHING_TOLD), over
 
     def compiled(
         self, rows: pl.DataFrame, own: Bundle, recompiler: Recompiler
@@ -214,15 +290,21 @@ class ColumnarRun:
             self._addresses[own.policy_hash] = Addresses(self.contexts, own.schema)
         return self._addresses[own.policy_hash]
 
-    def _candidate(self, rows: pl.DataFrame, own: Bundle, chunk: Chunk) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def _candidate(self, sound: Sound) -> tuple[Decided, pl.DataFrame]:
+        own = sound.own
         bundle = self.axes.bundle_for(own)
         same_policy = bundle.policy_hash == own.policy_hash
-        # Under the same schema every fact has the place it had.
-        alike = bundle.files[SCHEMA_FILE] == own.files[SCHEMA_FILE]
-        typed = chunk if alike else type_chunk(rows, self.contexts, bundle.schema, own=False)
-        found = self._without_errors(decide_chunk(typed, self.contexts, bundle, own=same_policy))
-        kept, found, over = handed_apart(rows, found)
-        return assembled(kept, found), over
+        typed = sound.chunk
+        if not same_schema(bundle, own):
+            assert sound.rows is not None  # noqa: S101 - what is kept is not used for another schema
+            typed = type_chunk(sound.rows, self.contexts, bundle.schema, own=False)
+        return self._apart(decided_chunk(typed, self.contexts, bundle, own=same_policy).of(sound.came_out))
+
+    def _apart(self, found: Decided) -> tuple[Decided, pl.DataFrame]:
+        """What was decided, and `row` and `why` of rows that are handed over."""
+        found = found if self.strict else found.without_errors(ERRED)
+        over = found.handed_over()
+        return (found, over) if over.is_empty() else (found.filter(found.here), over)
 
     def _without_errors(self, found: pl.DataFrame) -> pl.DataFrame:
         """Hand over rows with evaluation errors, unless columns are demanded."""
@@ -231,7 +313,7 @@ class ColumnarRun:
         wrong = pl.col("errors").list.len() > 0
         return found.with_columns(
             status=pl.when(wrong).then(pl.lit("handed_over")).otherwise("status"),
-            why=pl.when(wrong).then(pl.lit("an evaluation error, whose message is Cedar's")).otherwise("why"),
+            why=pl.when(wrong).then(pl.lit(ERRED)).otherwise("why"),
         )
 
     def _by_rows(self, records: pl.DataFrame, over: pl.DataFrame) -> pl.DataFrame:
@@ -239,8 +321,41 @@ class ColumnarRun:
             self.handed_over[why] = self.handed_over.get(why, 0) + n
         if self.strict:
             raise refusal(over)
-        found = self.by_rows(records[over["row"]])
+        found = self.by_rows(records)
         return found.with_columns(handed_over=over["why"]).select(over["row"], pl.all())
+
+
+def same_schema(bundle: Bundle, own: Bundle) -> bool:
+    """Whether every fact has the place under one bundle that it has under the other."""
+    return bundle.files[SCHEMA_FILE] == own.files[SCHEMA_FILE]
+
+
+def _base(rows: pl.DataFrame, sound: pl.DataFrame, settled: pl.DataFrame) -> pl.DataFrame:
+    """What no candidate changes of the rows that are not settled; `recompilable` as it was found of sound ones."""
+    if settled.height:
+        rows = rows.join(settled, on="row", how="anti", maintain_order="left")
+    base = base_of(rows)
+    if "recompilable" not in sound.columns:
+        return base
+    known = base.select("row").join(
+        sound.select("row", "recompilable"), on="row", how="left", maintain_order="left"
+    )
+    return base.with_columns(known["recompilable"])
+
+
+def _in_order(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """All rows by `row`. Each part is in order; sorting moves every text, and mostly there is one part."""
+    there = [part for part in parts if part.height] or parts[:1]
+    return there[0] if len(there) == 1 else pl.concat(there).sort("row")
+
+
+def _by_bundle(rows: pl.DataFrame) -> Iterator[tuple[tuple[object, ...], pl.DataFrame]]:
+    """Rows by recorded bundle; those of one bundle are not copied."""
+    versions = rows["bundle_version"]
+    if versions.n_unique() == 1:
+        yield (versions[0],), rows
+        return
+    yield from rows.partition_by("bundle_version", as_dict=True).items()
 
 
 def handed_apart(rows: pl.DataFrame, found: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:

@@ -26,8 +26,9 @@ from workbench.history.chunk import type_chunk
 from workbench.history.deciding import grouped
 from workbench.history.merging import families, merged, reaching
 from workbench.history.recompiling import Again
-from workbench.history.run import joined, refusal
+from workbench.history.run import joined, refusal, same_schema
 from workbench.history.sharing import BLOCK, HANDED_OVER, SAID, Skeletons, shared
+from workbench.history.slim import only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from workbench.effects import Effect, Then
     from workbench.history.groups import PolicyGroup
     from workbench.history.merging import Merged
-    from workbench.history.run import Axes, ColumnarRun
+    from workbench.history.run import Axes, ColumnarRun, Prepared, Sound
 
 _KEYS = ("then", "kind", "recorded_verdict", "side", "part")
 """What an effect, and where it is counted, depend on besides what a version says."""
@@ -139,33 +140,29 @@ class Sweeping:
     def __post_init__(self) -> None:
         self.tallies = [Tally() for _ in self.versions]
 
-    def chunk(self, records: pl.DataFrame) -> None:
-        """Take recorded decisions into the tallies.
-
-        Args:
-            records: rows of `decisions` with `execution_status`.
+    def chunk(self, prepared: Prepared) -> None:
+        """Take recorded decisions, replayed by themselves, into the tallies.
 
         Raises:
             UnsupportedPolicy: the self-replay is strict, and a row cannot be decided in columns; names the reason.
         """
         with self.timed("self-replay"):
-            told = self.itself.chunk(records)
+            told = self.itself.decided(prepared)
             tags = self.tags(told)._asdict()
             told = told.with_columns(each.alias(name) for name, each in tags.items()).with_row_index("row")
         axes = self.axes(self.versions[0])
         bad = told["status"] != "decided"
         if axes.recompiler is not None:
             bad |= ~told["recompilable"].fill_null(value=True)
-        chunk = _Chunk(self, records, told, axes)
+        chunk = _Chunk(self, prepared, told, axes)
         chunk.quarantine(told.filter(bad)["row"])
         # Rows with an evaluation error went to Cedar for its message; columns may decide them.
         over = pl.when(pl.col("errors").list.len().fill_null(0) == 0).then("handed_over").alias("why")
-        rows = joined(records, self.itself.contexts).with_columns(told.select(over)["why"]).filter(~bad)
-        for (version,), mine in rows.partition_by("bundle_version", as_dict=True).items():
-            own = self.itself.find_bundle(str(version))
-            assert own is not None  # noqa: S101 - others are quarantined
-            left = mine.filter(pl.col("why").is_not_null()).select("row", "why")
-            chunk.decide(mine.filter(pl.col("why").is_null()).drop("why"), left, own)
+        rest = told.select("row", over).filter(~bad)
+        for sound in prepared.sound:
+            mine = rest.filter(rest["row"].is_in(sound.every.implode()))
+            left = mine.filter(pl.col("why").is_not_null())
+            chunk.decide(sound, mine.filter(pl.col("why").is_null())["row"], left)
 
     def families(self, own: Bundle) -> list[_Family]:
         """The versions, merged as far as they are decided alike for rows of a recorded bundle."""
@@ -200,7 +197,7 @@ class _Chunk:
     """Some decisions, being decided."""
 
     sweeping: Sweeping
-    records: pl.DataFrame
+    prepared: Prepared
     told: pl.DataFrame
     """What their self-replay says: columns of `FRAME`, of `Tagged`, and `row`."""
     axes: Axes
@@ -216,20 +213,25 @@ class _Chunk:
             for each in self.sweeping.tallies:
                 each.add(told, n, money)
 
-    def decide(self, rows: pl.DataFrame, left: pl.DataFrame, own: Bundle) -> None:
+    def decide(self, sound: Sound, rows: pl.Series, left: pl.DataFrame) -> None:
         """Count rows of a recorded bundle: those that columns may decide, and those left to the row engine."""
-        sweeping = self.sweeping
+        sweeping, own = self.sweeping, sound.own
         contexts, again = sweeping.itself.contexts, self.axes.recompiler
-        if again is not None and rows.height:
+        records = cache(lambda: joined(self.prepared.records(rows), contexts).with_columns(row=rows))
+        if again is not None and rows.len():
             with sweeping.timed("compiling contexts"):
-                fresh, contexts = Again(again, sweeping.itself.lake).compiled(rows, own.spec)
+                fresh, contexts = Again(again, sweeping.itself.lake).compiled(records(), own.spec)
             self.quarantine(fresh.filter(pl.col("cause").is_not_null())["row"])
-            rows = fresh.filter(pl.col("cause").is_null())
+            fresh = fresh.filter(pl.col("cause").is_null())
+            records = cache(lambda: fresh)
         for family in sweeping.families(own):
             bundle = sweeping.axes(family.merged.bundle).bundle_for(own)
             known = family.own or again is not None  # then nothing that policies may read is missing
             with sweeping.timed("typing"):
-                typed = type_chunk(rows, contexts, bundle.schema, own=known)
+                if again is None and same_schema(bundle, own):
+                    typed = only(sound.chunk, rows)
+                else:
+                    typed = type_chunk(records(), contexts, bundle.schema, own=known)
             lefts = [_Left(family.places, left), _Left(family.places, typed.held)]
             with sweeping.timed("deciding"):
                 for part in typed.parts:
@@ -294,7 +296,7 @@ class _Chunk:
                 alike.setdefault(ids & within, []).append(place)
             for those in alike.values():
                 version = family.merged.versions[those[0]]
-                told = self.sweeping.by_rows(version, self.records[mine]).select(_COUNTED)
+                told = self.sweeping.by_rows(version, self.prepared.records(mine)).select(_COUNTED)
                 tagged = told.hstack(self.told.select(Tagged._fields)[mine])
                 said = tagged.group_by(*_COUNTED, "side", "part").agg(_SUMS)
                 self._add(family, those, _weighed(said, lambda keys: Told(*keys)))

@@ -3,7 +3,7 @@
 One rule: a part is `holds`, `broken` or `missing`; a part that the decision does not refer to (no context was
 compiled for a refused request) is left out, not counted as there.
 
-It says nothing of rows that were not asked for, nor of what a signed checkpoint would: `redecide ledger verify` walks
+It says nothing of rows that were not asked for, nor of what a signed checkpoint would: `redecide verify` walks
 the whole chain.
 """
 

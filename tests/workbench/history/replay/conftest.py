@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from polars.testing import assert_frame_equal
 
 import workbench.redeciding
 from runtime import ApprovalRequired, Blocked, CallableSource, Runtime
@@ -247,11 +248,18 @@ class Both:
     ) -> Replay:
         """Replay, hold all columns of the columnar replay against Cedar's, and return it.
 
+        Twice, if the first one read the lake and kept what it found: once afresh, once from there.
+
         Args:
             columnar: nothing may be handed over, but for reasons that start with one of `allowed`.
         """
         rows = lake.replay(engine="rows", **axes)
+        lake.shelf.drop()
         columns = lake.replay(engine="auto", **axes)
+        if lake.shelf.kept is not None:
+            again = lake.replay(engine="auto", **axes)
+            assert_frame_equal(again.rows, columns.rows)
+            assert again.handed_over == columns.handed_over
         for name in FRAME:
             if name not in ("engine", "handed_over"):
                 assert _values(columns.rows[name]) == _values(rows.rows[name]), name
