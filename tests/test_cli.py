@@ -127,6 +127,21 @@ def test_compare(made: Path, tmp_path: Path) -> None:
     assert (numbers["decisions"], numbers["decisions_changed"], numbers["effect_prevented"]) == (4, 1, 1)
 
 
+@pytest.mark.parametrize(("most", "code"), [("0.4", 0), ("0.3", 1)])
+def test_compare_judges_declared_gates_for_each_tool(
+    made: Path, tmp_path: Path, most: str, code: int
+) -> None:
+    """One of three calls that ran is prevented; the file alone says what slices are of."""
+    (tmp_path / "gates.toml").write_text(
+        f'[[gates]]\nquantity = "calls_prevented_share"\nat_most = {most}\non = "log"\neach = "tool"\n'
+    )
+    asked = ("compare", made / "lake", "--policy", made / "next", "--gates", "gates.toml", "--json")
+    done = redecide(*asked, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    (gate,) = json.loads(done.stdout)["outcome"]["gates"]
+    assert (gate["slice"], gate["each"], gate["state"]) == ("issue_refund", "tool", ["met", "failed"][code])
+
+
 @pytest.mark.slow
 def test_compare_logs_to_mlflow(made: Path, tmp_path: Path) -> None:
     lake = Path(shutil.copytree(made / "lake", tmp_path / "lake"))

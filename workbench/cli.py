@@ -23,6 +23,8 @@ from runtime.errors import GovernanceError
 from workbench.bench.cli import app as bench
 from workbench.cli_approvals import app as approvals
 from workbench.cli_coverage import coverage
+from workbench.cli_drift import drift
+from workbench.cli_grid import grid
 from workbench.cli_import import app as imports
 from workbench.cli_ledger import findings, resolve, upgrade
 from workbench.cli_pin import pin
@@ -31,6 +33,7 @@ from workbench.cli_regress import regress
 from workbench.cli_replay import COULD_NOT_RUN, compare, replay
 from workbench.cli_stop import stop
 from workbench.cli_sweep import suggest, sweep
+from workbench.cli_verify import verify
 from workbench.cli_why import why
 from workbench.doctor import Finding, extra_of, installation
 from workbench.errors import WorkbenchError, need
@@ -66,7 +69,7 @@ app.add_typer(datasets, name="datasets")
 app.add_typer(bench, name="bench")
 app.add_typer(approvals, name="approvals")
 app.add_typer(imports, name="import")
-for command in (replay, compare, why, sweep, suggest, coverage, pin, regress):
+for command in (replay, compare, grid, why, sweep, suggest, coverage, drift, pin, regress):
     app.command()(command)
 
 
@@ -238,6 +241,7 @@ def doctor(
         raise typer.Exit(UNSOUND)
 
 
+app.command()(verify)
 app.command()(resolve)
 app.command()(upgrade)
 app.command()(stop)

@@ -122,7 +122,7 @@ def replay(
     from workbench.lake import open_lake
 
     found = open_lake(lake).replay(
-        policy, **_axes(context, limits, source, source_version, at), state=state, approvals=approvals
+        policy, **axes_of(context, limits, source, source_version, at), state=state, approvals=approvals
     )
     notes: dict[str, object] = {}
     if out is not None:
@@ -133,7 +133,7 @@ def replay(
 
         notes["saved"] = save_replay(found, name=save).replay_id
     emit(_Replayed(found), as_json=as_json, as_markdown=as_markdown, html=html)
-    _note(notes, quiet=as_json or as_markdown)
+    note(notes, quiet=as_json or as_markdown)
 
 
 def compare(
@@ -159,7 +159,7 @@ def compare(
     """Compare what a candidate would have decided with the record."""
     judging: dict[str, Any] = {"stakes": stakes, "gates": gates, "cluster": cluster.split(",")}
     try:
-        axes = _axes(context, limits, source, source_version, at) | {"state": state, "approvals": approvals}
+        axes = axes_of(context, limits, source, source_version, at) | {"state": state, "approvals": approvals}
         _require_candidate(policy, axes)
         diff = _diff(lake, policy, axes, judging)
         _tell(diff, as_json=as_json, as_markdown=as_markdown)
@@ -172,7 +172,7 @@ def compare(
             raise
         print(f"redecide: error: {' '.join(str(exc).split())}", file=sys.stderr)
         raise typer.Exit(COULD_NOT_RUN) from exc
-    _note(notes, quiet=as_json or as_markdown)
+    note(notes, quiet=as_json or as_markdown)
     if diff.outcome is not None:
         raise typer.Exit(diff.outcome.exit_code)
 
@@ -203,16 +203,17 @@ def _logged(diff: Diff, experiment: str) -> object:
     return log(diff, experiment=experiment)
 
 
-def _note(notes: Mapping[str, object], *, quiet: bool) -> None:
+def note(notes: Mapping[str, object], *, quiet: bool) -> None:
     """Say where things were written; on standard error where standard output is for machines."""
     for what, where in notes.items():
         if where is not None:
             print(f"{what}: {where}", file=sys.stderr if quiet else sys.stdout)
 
 
-def _axes(
+def axes_of(
     context: str, limits: str | None, source: list[str] | None, versions: list[str] | None, at: str | None
 ) -> dict[str, Any]:
+    """Parse what a replay takes from a candidate beside its policies, as `lake.replay` and `wb.grid` name it."""
     return {
         "context": context,
         "limits": limits,

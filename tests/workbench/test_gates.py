@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from workbench.compare import compare
 from workbench.errors import GatesInvalid
 from workbench.estimating.estimates import Estimate, Estimates, estimates
 from workbench.estimating.gates import Gate, decide
@@ -150,6 +151,59 @@ def test_a_comparison_by_a_file_of_gates(diff: Diff, tmp_path: Path) -> None:
     assert said["gates"][0]["at_most"] == 0.05  # type: ignore[index, call-overload]
 
 
+TOOLS = {"quantity": "calls_prevented_share", "at_most": 0.5, "on": "log", "each": "tool"}
+
+
+def test_gates_name_their_own_slices(diff: Diff, tmp_path: Path) -> None:
+    """A file says it all: `decide` without `by`, and a comparison with declared gates, judge as with `by`."""
+    path = tmp_path / "gates.toml"
+    path.write_text(
+        '[[gates]]\nquantity = "calls_prevented_share"\nat_most = 0.5\non = "log"\neach = "tool"\n\n'
+        '[[gates]]\nquantity = "calls_held_share"\nat_most = 0.99\neach = ["tenant", "tool"]\n\n'
+        '[[gates]]\nquantity = "calls_held_share"\nat_most = 0.99\n'
+    )
+    found = decide(diff, path)
+    by_tool = decide(diff, [TOOLS | {"each": True}], by="tool")
+    by_both = decide(
+        diff, [{"quantity": "calls_held_share", "at_most": 0.99, "each": True}], by=("tenant", "tool")
+    )
+    told = [(each.gate.quantity, each.estimate.slice, each.state, each.safe) for each in found.gates]
+    expected = [
+        (each.gate.quantity, each.estimate.slice, each.state, each.safe)
+        for each in (*by_tool.gates, *by_both.gates)
+    ]
+    assert told[:-1] == expected
+    assert len(expected) > 10
+    assert told[-1][1] is None
+    # By hand: of four `send_money` that ran two are prevented, one is held, one altered.
+    ran = {each.estimate.slice: each for each in found.gates if each.gate.by == ("tool",)}
+    assert set(ran) == set(diff.frame.select("tool").collect()["tool"])
+    assert ran["send_money"].safe == 2 / 4
+    again = compare(diff.base, diff.cand, gates=path)
+    assert again.outcome is not None
+    assert again.outcome.as_dict() == found.as_dict()
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_one_slice_fails_the_whole_and_is_named(diff: Diff) -> None:
+    """All together keep it; `invite` (one of two) and `send_money` (two of four) alone do not."""
+    assert decide(diff, [TOOLS | {"at_most": 0.49, "each": False}]).verdict == "ship"
+    found = decide(diff, [TOOLS | {"at_most": 0.49}])
+    failed = {each.estimate.slice for each in found.gates if each.state == "failed"}
+    assert (found.verdict, failed) == ("don't ship", {"invite", "send_money"})
+    line = next(each for each in found.page().lines if "invite" in each)
+    assert line.startswith(
+        "calls_prevented_share <= 0.49 on this log for each tool (invite): 0.5 on this log"
+    )
+    hostile = decide(diff, [TOOLS | {"each": "tenant", "at_most": 0.01}])
+    assert "<b>slack" not in hostile._repr_html_()
+
+
+def test_slices_of_no_column(diff: Diff) -> None:
+    with pytest.raises(GatesInvalid, match=r"gate `calls_prevented_share`: `each` names a column: .*tool"):
+        decide(diff, [TOOLS | {"each": "tol"}])
+
+
 @pytest.mark.parametrize(
     ("gates", "says"),
     [
@@ -167,8 +221,16 @@ def test_a_comparison_by_a_file_of_gates(diff: Diff, tmp_path: Path) -> None:
         ([{"quantity": "harm", "at_most": float("nan")}], "give a number"),
         ([{"quantity": "harm", "at_most": 0.1, "level": 95}], "between 0.5 and 1"),
         ([{"quantity": "harm", "at_most": 0.1, "on": "logs"}], '"future" or "log"'),
-        ([{"quantity": "harm", "at_most": 0.1, "each": 1}], "true or false"),
-        ([{"quantity": "harm", "at_most": 0.1, "each": True}], "give `by`"),
+        ([{"quantity": "harm", "at_most": 0.1, "each": 1}], r'it is a column, as "tool"'),
+        ([{"quantity": "harm", "at_most": 0.1, "each": ""}], r'it is a column, as "tool"'),
+        ([{"quantity": "harm", "at_most": 0.1, "each": []}], r'or several, as \["tenant", "tool"\]'),
+        ([{"quantity": "harm", "at_most": 0.1, "each": ["tool", 1]}], "or several"),
+        ([{"quantity": "harm", "at_most": 0.1, "each": True}], r'`each = "tool"`, or give `by`'),
+        (
+            [{"quantity": "harm", "at_most": 0.1, "each": "tool"}],
+            "gate `harm`: .*were not made of a comparison",
+        ),
+        ([{"quantity": "harms", "at_most": 0.1, "each": "tool"}], "did you mean `harm`"),
         ([{"quantity": "harms", "at_most": 0.1}], "did you mean `harm`"),
         ([{"quantity": "harm", "at_most": 0}], 'on = "log"'),
         ([{"quantity": "harm", "at_least": 1}], 'on = "log"'),

@@ -37,7 +37,7 @@ from workbench.texts import visible
 from workbench.weighing.stakes import Stakes, closest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runtime.canonical import Json
     from workbench.compare import Diff
@@ -148,6 +148,29 @@ class Estimates(faces.Faces):
     """What is one unit of inference, in words."""
     by: tuple[str, ...]
     pins: Mapping[str, str]
+    again: Callable[[Sequence[Quantity], Sequence[str]], Estimates] | None = None
+    """Makes them of the same comparison in the same way: of some quantities, by other columns. None: they were not
+    made of one."""
+
+    def sliced(self, by: Sequence[str], names: Sequence[str]) -> Estimates:
+        """Estimate some of these quantities by slices of other columns.
+
+        Args:
+            by: columns of the comparison; each combination is a slice.
+            names: of quantities that are here.
+
+        Raises:
+            NotEstimable: a quantity is not here, or the estimates were not made of a comparison.
+            ColumnUnknown: a column is not in the comparison.
+
+        Cost: one pass over the decisions for each dozen quantities.
+        """
+        quantities = [self[name].quantity for name in names]
+        if self.again is None:
+            raise NotEstimable(
+                "these estimates were not made of a comparison, and cannot be sliced by columns of it"
+            )
+        return self.again(quantities, by)
 
     @property
     def frame(self) -> pl.LazyFrame:
@@ -240,7 +263,23 @@ def estimates(
             found.append(each)
             advance(each.slice is None)
     pins = {"base": diff.base.id, "candidate": diff.cand.id, "policy": diff.cand.policy[1]}
-    return Estimates(estimates=tuple(found), level=level, cluster=_named(cluster), by=by, pins=pins)
+
+    def again(quantities: Sequence[Quantity], by: Sequence[str]) -> Estimates:
+        """The same of other slices."""
+        return estimates(
+            diff,
+            quantities,
+            stakes=stakes,
+            simulated=simulated,
+            cluster=cluster,
+            by=by,
+            level=level,
+            resampled=resampled,
+        )
+
+    return Estimates(
+        estimates=tuple(found), level=level, cluster=_named(cluster), by=by, pins=pins, again=again
+    )
 
 
 def _labelled(frame: pl.LazyFrame) -> bool:

@@ -8,6 +8,10 @@ probability at most `1 - level` of that gate (intersection-union test: Berger 19
 is adjusted. *Don't ship* is claimed where any gate failed: their p-values are adjusted over the gates by Holm.
 
 A gate on this log (`on = "log"`) is no estimate: it counts what is there, over all that the log leaves possible.
+
+A gate for each slice (`each = "tool"`) is one gate a slice, judged so: all slices have to keep it, each at the gate's
+level, and that one of them fails is adjusted over all slices, too. It names its columns itself, so a file of gates is
+judged alike from the command line, a comparison and `decide`; a slice with few sessions keeps the whole open.
 """
 
 from __future__ import annotations
@@ -17,12 +21,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from workbench import faces
-from workbench.errors import GatesInvalid, NotEstimable
+from workbench.errors import ColumnUnknown, GatesInvalid, NotEstimable
 from workbench.estimating.gates_file import Gate, read
 from workbench.estimating.page import finite, percent, seen, sized
 from workbench.statistics.multiplicity import adjusted
 from workbench.statistics.power import clusters_needed
-from workbench.texts import count
+from workbench.texts import count, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +75,12 @@ class Judged:
     needed: Needed | None
     """Of an open gate."""
     why: str
+
+    @property
+    def said(self) -> str:
+        """The condition, and of which slice."""
+        name = self.estimate.slice
+        return self.gate.text if name is None else f"{self.gate.text} ({visible(name)})"
 
     def as_dict(self) -> dict[str, Json]:
         """Return it as JSON."""
@@ -132,7 +142,7 @@ class Outcome(faces.Faces):
         told = ", ".join(f"{states.count(state)} {state}" for state in ("met", "failed", "open"))
         yield f"{count(len(states), 'gate')}: {told}."
         yield from (
-            f"{each.gate.text}: {each.why}"
+            f"{each.said}: {each.why}"
             for state in ("failed", "open")
             for each in self.gates
             if each.state == state
@@ -160,14 +170,18 @@ def decide(given: Diff | Estimates, gates: Given, **options: Any) -> Outcome:
         `ship` if every gate is met, `don't ship` if any failed, else `inconclusive`.
 
     Raises:
-        GatesInvalid: a gate cannot be read, cannot ever be met, or names what was not estimated.
+        GatesInvalid: a gate cannot be read, cannot ever be met, names what was not estimated, or slices by what is no
+            column.
+
+    Cost: as `estimates`; and again, of the gates' quantities alone, for each other slicing that gates name.
 
     Example:
         `decide(diff, {"gates": [{"quantity": "harm_through_share", "at_most": 0.05}]})`
     """
     declared = read(gates)
     found = _estimates(given, options)
-    chosen = [(gate, each) for gate in declared for each in _of(gate, found)]
+    slicings = _slicings(declared, found)
+    chosen = [(gate, each) for gate in declared for each in _of(gate, slicings.get(gate.by, found))]
     p_values = adjusted([_p_failed(gate, each) for gate, each in chosen])
     judged = tuple(
         _judged(gate, each, float(p), len(chosen)) for (gate, each), p in zip(chosen, p_values, strict=True)
@@ -189,6 +203,25 @@ def _estimates(given: Diff | Estimates, options: Mapping[str, Any]) -> Estimates
     return given
 
 
+def _slicings(gates: Sequence[Gate], found: Estimates) -> dict[tuple[str, ...], Estimates]:
+    """Estimates by the slices that gates name; those that are at hand are taken."""
+    wanted: dict[tuple[str, ...], dict[str, None]] = {}
+    for gate in gates:
+        if gate.by:
+            wanted.setdefault(gate.by, {})[gate.quantity] = None
+    return {by: found if by == found.by else _sliced(found, by, tuple(names)) for by, names in wanted.items()}
+
+
+def _sliced(found: Estimates, by: tuple[str, ...], names: Sequence[str]) -> Estimates:
+    said = ", ".join(f"`{visible(name)}`" for name in names)
+    try:
+        return found.sliced(by, names)
+    except ColumnUnknown as exc:
+        raise GatesInvalid(f"gate {said}: `each` names a column: {exc}") from exc
+    except NotEstimable as exc:
+        raise GatesInvalid(f"gate {said}: {exc}") from exc
+
+
 def _of(gate: Gate, found: Estimates) -> Sequence[Estimate]:
     """The estimates that a gate is about."""
     try:
@@ -198,7 +231,8 @@ def _of(gate: Gate, found: Estimates) -> Sequence[Estimate]:
     parts = [each for name, each in slices.items() if name is not None]
     if gate.each and not parts:
         raise GatesInvalid(
-            f"gate `{gate.quantity}` is for each slice, and there are none; give `by`, as `decide(…, by='tool')`"
+            f"gate `{gate.quantity}` is for each slice, and does not say of what; name columns, as "
+            "`each = \"tool\"`, or give `by`, as `decide(…, by='tool')`"
         )
     chosen = parts if gate.each else [slices[None]]
     if gate.on == "future":

@@ -46,8 +46,9 @@ class Gate:
     level: float = 0.95
     """How sure, one-sided."""
     on: On = "future"
-    each: bool = False
-    """Whether every slice has to keep it, not all together."""
+    each: bool | str | tuple[str, ...] = False
+    """What every slice of has to keep it, not all together: a column of the comparison, as `tool`, or several, of
+    which each combination is a slice; True: those that `decide(…, by=…)` names."""
 
     def __post_init__(self) -> None:
         name = f"gate `{visible(str(self.quantity))}`"
@@ -66,8 +67,33 @@ class Gate:
             )
         if self.on not in ("future", "log"):
             raise GatesInvalid(f'{name}: `on` is {self.on!r}; it is "future" or "log"')
-        if not isinstance(self.each, bool):
-            raise GatesInvalid(f"{name}: `each` is {self.each!r}; it is true or false")
+        object.__setattr__(self, "each", self._each(name))
+
+    def _each(self, name: str) -> bool | str | tuple[str, ...]:
+        """What slices are of; a list, as TOML has it, as a tuple."""
+        said: object = self.each  # of a file: anything
+        match said:
+            case bool() as given:
+                return given
+            case str() as given if given:
+                return given
+            case [*given] if given and all(isinstance(each, str) and each for each in given):
+                return tuple(map(str, given))
+        raise GatesInvalid(
+            f'{name}: `each` is {said!r}; it is a column, as "tool", or several, as ["tenant", "tool"]; or true, for '
+            "slices that the caller names, or false"
+        )
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """Columns that its slices are of, where it says so itself."""
+        match self.each:
+            case bool():
+                return ()
+            case str():
+                return (self.each,)
+            case given:
+                return given
 
     @property
     def upper(self) -> bool:
@@ -83,11 +109,13 @@ class Gate:
     def text(self) -> str:
         """The condition in short."""
         where = " on this log" if self.on == "log" else ""
-        return f"{self.quantity} {'<=' if self.upper else '>='} {self.at:g}{where}"
+        each = f" for each {visible(' and '.join(self.by) or 'slice')}" if self.each else ""
+        return f"{self.quantity} {'<=' if self.upper else '>='} {self.at:g}{where}{each}"
 
     def as_dict(self) -> dict[str, Json]:
         """Return it as it is declared."""
-        return {key: getattr(self, key) for key in KEYS if getattr(self, key) is not None}
+        found = {key: getattr(self, key) for key in KEYS if getattr(self, key) is not None}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def read(given: Given) -> tuple[Gate, ...]:

@@ -184,7 +184,12 @@ def test_importing_the_plugin_imports_hardly_anything_beside_pytest() -> None:
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["workbench", "workbench.errors", "workbench.freed", "workbench.pytest_plugin"]
+    assert done.stdout.split() == [
+        "workbench",
+        "workbench.errors",
+        "workbench.freed",
+        "workbench.pytest_plugin",
+    ]
 
 
 def test_pytest_finds_it_where_redecide_is_installed() -> None:
