@@ -152,9 +152,11 @@ class Fold:
             if mine.any():
                 codes, left = self._again(names, batch)
                 self.codes[batch.rows[mine]] = codes[mine]
-                for why, places in left:
-                    self.codes[batch.rows[places[mine[places]]]] = -1  # not left yet
-                    self._leave(why, batch.rows[places[mine[places]]])
+                chosen = [(why, batch.rows[places[mine[places]]]) for why, places in left]
+                for _, rows in chosen:
+                    self.codes[rows] = -1  # not left yet, whatever they were before the patch
+                for why, rows in chosen:
+                    self._leave(why, rows)
 
     def _alike(self, names: tuple[str, ...], ruled: Ruled) -> NDArray[np.bool_]:
         """Rows for which exactly these patches hold, whatever other policies say: an edit of those asks for them."""

@@ -56,6 +56,15 @@ def test_any_sequence_of_edits(lake: Lake, live: Live, kit: Any, data: st.DataOb
         kit.agrees(live, lake, kit.bundle(permit + text))
 
 
+def test_a_patched_row_is_left_once_however_many_reasons_there_are(lake: Lake, live: Live, kit: Any) -> None:
+    """By what its patch refers to, and by a policy that is asked again: it was counted twice, and never complete."""
+    pieces = ("an owner's level", "an unasked fact of what is cut", "a note")
+    text = "".join(kit.PIECES[each] for each in pieces) + kit.ask(0) + kit.big(100)
+    answer = kit.agrees(live, lake, kit.bundle(kit.PERMIT + text))
+    assert answer.left == 0
+    assert sum(answer.handed_over.values()) <= answer.decisions
+
+
 def test_the_recorded_bundles_themselves(lake: Lake, live: Live, kit: Any) -> None:
     """Rows of the own policies miss nothing, those of others may."""
     for version in lake.bundles.collect()["bundle_version"]:
