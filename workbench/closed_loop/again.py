@@ -15,11 +15,10 @@ from workbench.asked import effective_bundle
 from workbench.closed_loop.rules import steady
 from workbench.history.caching import contexts_of
 from workbench.history.chunk import type_chunk
-from workbench.history.deciding import decide_chunk
+from workbench.history.deciding import decided_chunk
 from workbench.history.limiting import INPUTS
 from workbench.history.records import NEEDED, SPAN, Records, with_contexts
-from workbench.history.results import assembled
-from workbench.history.run import ColumnarRun, handed_apart, joined
+from workbench.history.run import ColumnarRun, joined
 from workbench.redeciding import (
     CHUNK,
     COLUMNS_PAY,
@@ -207,6 +206,4 @@ class _InColumns:
         bundle = run.axes.bundle_for(own)
         same = bundle.policy_hash == own.policy_hash
         typed = type_chunk(rows, run.contexts, bundle.schema, own=same)
-        told = decide_chunk(typed, run.contexts, bundle, own=same, lacking=lacking)
-        kept, found, over = handed_apart(rows, run._without_errors(told))  # noqa: SLF001 - its other half
-        yield assembled(kept, found), over
+        yield run.framed(rows, decided_chunk(typed, run.contexts, bundle, own=same, lacking=lacking))

@@ -31,13 +31,6 @@ if TYPE_CHECKING:
     from workbench.history.groups import Compiled
 
 
-def decide_chunk(
-    chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool, lacking: tuple[str, ...] = ()
-) -> pl.DataFrame:
-    """Decide the rows of a chunk; as `decided_chunk`, written out as one row each, columns as in `RESULT`."""
-    return decided_chunk(chunk, contexts, bundle, own=own, lacking=lacking).frame()
-
-
 def decided_chunk(
     chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool, lacking: tuple[str, ...] = ()
 ) -> Decided:
@@ -78,7 +71,7 @@ class Grouped(NamedTuple):
 
 
 def grouped(part: Part, chunk: Chunk, contexts: Contexts, bundle: Bundle, *, own: bool) -> Grouped:
-    """Group the rows of one part of a chunk that policies decide; see `decide_chunk`."""
+    """Group the rows of one part of a chunk that policies decide; see `decided_chunk`."""
     return DecidedPart(part, chunk, contexts, bundle, own=own).grouped()
 
 

@@ -35,26 +35,15 @@ _FATE, _ENFORCED = "fate", "enforced_then"
 _FATE_OF = ("then", "kind", "recorded_verdict")
 
 
-def assembled(rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of `FRAME` for what was decided, with `row`.
-
-    Args:
-        rows: columns of `decisions` with `execution_status` and `row`; `recompilable`, where it was asked.
-        found: what was decided, a row a row in the same order.
-    """
-    told = _decided(_base(rows), rows, found)
-    return _framed(told.with_columns(pl.col("missing").fill_null(_NONE), decidable=pl.lit(value=True)))
-
-
 def base_of(rows: pl.DataFrame) -> pl.DataFrame:
     """Return what no candidate changes of recorded rows.
 
     Args:
-        rows: as `assembled` takes them.
+        rows: columns of `decisions` with `execution_status` and `row`; `recompilable`, where it was asked.
 
     Returns:
         Columns of `FRAME` and `row`; `_FATE` (UInt32): which of the distinct (then, kind, recorded verdict) a row
-        has; `_ENFORCED` (String): the arguments that were enforced then. See `assembled_on`.
+        has; `_ENFORCED` (String): the arguments that were enforced then. See `assembled`.
     """
     base = _base(rows).drop("engine")
     fates = base.select(_FATE_OF).unique(maintain_order=True).with_row_index(_FATE)
@@ -64,8 +53,8 @@ def base_of(rows: pl.DataFrame) -> pl.DataFrame:
     return base.with_columns(numbers, rows["enforced_args"].alias(_ENFORCED))
 
 
-def assembled_on(base: pl.DataFrame, decided: Decided, by_rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of `FRAME`, with `row`, in the order of the base; as `assembled`, over a base that is kept.
+def assembled(base: pl.DataFrame, decided: Decided, by_rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of `FRAME`, with `row`, in the order of the base.
 
     Args:
         base: of the rows; see `base_of`.
@@ -163,7 +152,7 @@ def quarantined(
     """Return rows of `FRAME` for what cannot be replayed, with `row`; undecided, where the cause says so.
 
     Args:
-        rows: as `assembled` takes them.
+        rows: as `base_of` takes them.
         causes: of `workbench.replay.CAUSES`, a row a row.
         about: what the causes are about, sources or what was erased (List[String]); null: nothing.
         decidable: whether the rows came out as recorded, and fail at a later level.
@@ -201,27 +190,6 @@ def _framed(told: pl.DataFrame) -> pl.DataFrame:
         pl.lit(None, dtype=dtype).alias(name) for name, dtype in schema.items() if name not in told.columns
     ]
     return told.with_columns(lacking).select(pl.col(name).cast(dtype) for name, dtype in schema.items())
-
-
-def _decided(base: pl.DataFrame, rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
-    decided = found["status"] == "decided"
-    same = found["enforced_args"].eq_missing(rows["enforced_args"]) & found["enforced_args"].is_not_null()
-    effects = once_each(
-        base.select("then", "kind").with_columns(verdict=found["verdict"], same=same),
-        ("then", "verdict", "kind", "same"),
-        _effect,
-    )
-    faults = pl.col("errors").list.eval(pl.struct(policy=pl.element(), message=pl.lit(None, dtype=pl.String)))
-    return base.with_columns(
-        found.select(
-            *_FOUND,
-            missing=pl.col("missing"),
-            errors=pl.when(decided).then(faults),
-            effect=pl.when(pl.col("status") == "undecided").then(pl.lit("undecided")).otherwise(effects),
-            cause=pl.when(pl.col("status") == "undecided").then(pl.lit("missing_fact")),
-            verdict_changed=pl.when(decided).then(found["verdict"].ne_missing(rows["verdict"])),
-        )
-    )
 
 
 def _effect(then: Any, verdict: str | None, kind: str, same: bool) -> str:  # noqa: FBT001 - a column's value

@@ -21,7 +21,7 @@ from workbench.history.damage import damage
 from workbench.history.deciding import decided_chunk
 from workbench.history.recompiling import Again
 from workbench.history.records import STATUS, Records, with_contexts
-from workbench.history.results import assembled_on, base_of, quarantined
+from workbench.history.results import assembled, base_of, quarantined
 from workbench.history.slices import Addresses
 from workbench.history.verifying import reproduced
 from workbench.recorded import Recorded
@@ -186,7 +186,7 @@ class ColumnarRun:
         told = self._by_rows(prepared.records(left["row"]), left) if left.height else _NOTHING_TOLD
         for base, found in answers:
             mine = told["row"].is_in(base["row"].implode())
-            parts.append(assembled_on(base, found, told.filter(mine)))
+            parts.append(assembled(base, found, told.filter(mine)))
             told = told.filter(~mine)
         return _in_order([*parts, told]).drop("row")
 
@@ -274,10 +274,13 @@ class ColumnarRun:
         yield quarantined(rows.filter(~fine), bad["cause"], bad["about"], decidable=True), nothing
         bundle = self.axes.bundle_for(own)
         chunk = type_chunk(fresh.filter(fine), contexts, bundle.schema, own=True)
-        found, over = self._apart(decided_chunk(chunk, contexts, bundle, own=True))
-        kept = rows.filter(fine)
-        kept = kept if over.is_empty() else kept.join(over, on="row", how="anti", maintain_order="left")
-        yield assembled_on(base_of(kept), found, _NOTHING_TOLD), over
+        yield self.framed(rows.filter(fine), decided_chunk(chunk, contexts, bundle, own=True))
+
+    def framed(self, rows: pl.DataFrame, found: Decided) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows of `FRAME` of what was decided, and `row` and `why` of rows that are handed over."""
+        found, over = self._apart(found)
+        kept = rows if over.is_empty() else rows.join(over, on="row", how="anti", maintain_order="left")
+        return assembled(base_of(kept), found, _NOTHING_TOLD), over
 
     def compiled(
         self, rows: pl.DataFrame, own: Bundle, recompiler: Recompiler
@@ -305,16 +308,6 @@ class ColumnarRun:
         found = found if self.strict else found.without_errors(ERRED)
         over = found.handed_over()
         return (found, over) if over.is_empty() else (found.filter(found.here), over)
-
-    def _without_errors(self, found: pl.DataFrame) -> pl.DataFrame:
-        """Hand over rows with evaluation errors, unless columns are demanded."""
-        if self.strict:
-            return found
-        wrong = pl.col("errors").list.len() > 0
-        return found.with_columns(
-            status=pl.when(wrong).then(pl.lit("handed_over")).otherwise("status"),
-            why=pl.when(wrong).then(pl.lit(ERRED)).otherwise("why"),
-        )
 
     def _by_rows(self, records: pl.DataFrame, over: pl.DataFrame) -> pl.DataFrame:
         for why, n in over.group_by("why").len().iter_rows():
@@ -356,17 +349,6 @@ def _by_bundle(rows: pl.DataFrame) -> Iterator[tuple[tuple[object, ...], pl.Data
         yield (versions[0],), rows
         return
     yield from rows.partition_by("bundle_version", as_dict=True).items()
-
-
-def handed_apart(rows: pl.DataFrame, found: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Rows that were decided, what was decided of them, and `row` and `why` of those that are handed over."""
-    if found.height != rows.height:
-        found = found.join(rows.select("row"), on="row", how="semi", maintain_order="left")
-    here = found["status"] != "handed_over"
-    over = found.filter(~here).select("row", "why")
-    if over.is_empty():  # wide rows are not copied without need
-        return rows, found, over
-    return rows.filter(here), found.filter(here), over
 
 
 def refusal(over: pl.DataFrame) -> UnsupportedPolicy:
