@@ -25,6 +25,7 @@ from runtime import (
     sign_approval,
 )
 from runtime.bundle import bundle_from_files
+from runtime.lake import LakeStore
 from runtime.ledger import Ledger
 from runtime.trace import DECISIONS, OUTCOMES
 
@@ -106,6 +107,11 @@ def path(tmp_path: Path) -> Path:
 def ledger(path: Path) -> Iterator[Ledger]:
     with Ledger.open(path) as opened:
         yield opened
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LakeStore:
+    return LakeStore(tmp_path / "lake", write=True)
 
 
 METERED_SCHEMA = """

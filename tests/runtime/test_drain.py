@@ -21,22 +21,10 @@ from runtime.testing import blob, context, decision, entity, entity_slice, execu
 from runtime.trace import CONTEXTS, DECISIONS, DRAINED, OUTCOMES, POLICIES, SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 EVERYTHING = (0, 2**62, 100_000)
 STEPS = [f"{point}:{table.name}" for table in DRAINED for point in ("opened", "read", "written")]
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LakeStore:
-    return LakeStore(tmp_path / "lake", write=True)
 
 
 def fill(ledger: Ledger, count: int = 3, tag: str = "") -> None:

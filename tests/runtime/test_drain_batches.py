@@ -32,17 +32,6 @@ NASTY = 'quotes " and \\ and \n and \u2028 and 😀 and \x7f'
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LakeStore:
-    return LakeStore(tmp_path / "lake", write=True)
-
-
-@pytest.fixture
 def reader(ledger: Ledger) -> Iterator[SpanReader]:
     opened = SpanReader(ledger.path)
     yield opened

@@ -37,11 +37,6 @@ def links(*rows: dict[str, Any], table: Table = DECISIONS) -> list[dict[str, Any
     return made
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> LakeStore:
-    return LakeStore(tmp_path / "lake", write=True)
-
-
 def micros(rows: pa.Table) -> list[dict[str, Any]]:
     """Arrow rows as row dicts: microseconds, no nulls."""
     plain = [
