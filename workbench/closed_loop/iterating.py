@@ -197,7 +197,11 @@ class Loop:
             moves, on="row", how="left", maintain_order="left"
         )
         names = pl.concat_list(pl.col("names", "unknown").fill_null([])).list.unique(maintain_order=True)
-        self._decide(self.plan, wanted.with_columns(unknown=names).drop("names"))
+        wanted = wanted.with_columns(unknown=names).drop("names")
+        touched = wanted["limits"].is_not_null()
+        for plan, rows in ((self.plan, wanted.filter(touched)), (self.free, wanted.filter(~touched))):
+            if rows.height:  # where limits are known to let a call through, their inputs are not asked for
+                self._decide(plan, rows)
         self._certify(run, refused)
         if refused.height:
             self.redecided += refused.height - len(run.examples)

@@ -89,23 +89,38 @@ class Ever:
 
 
 class Sliding:
-    """A meter over a sliding window."""
+    """A meter over a sliding window.
 
-    __slots__ = ("high", "is_open", "known_from", "low", "ms", "sums", "width")
+    What may have been used moves the window or does not. Where clocks only go on, that is all the same: what it would
+    have pushed out is out. Where one goes back, what was pushed out counts again if that was not used, and does not
+    if it was: until the clock has caught up, it is between the bounds.
+    """
+
+    __slots__ = (
+        "caught_up", "high", "is_open", "known_from", "lost_until", "low", "ms", "out", "sums", "width",
+    )  # fmt: skip
 
     def __init__(self, ms: int, *, known_from: int | None) -> None:
         """Begin empty; `known_from`: what was used before that moment is not known, None: it is."""
         self.low = self.high = Window()
         self.ms, self.width, self.known_from, self.is_open = ms, width_of(ms), known_from, False
         self.sums = [(self.low, 0), (self.low, 0)]
+        self.out = self.caught_up = 0
+        """What uses that are not sure pushed out, and from when on it is out in any case."""
+        self.lost_until = 0
+        """Nothing is known before."""
 
     def used(self, now: int) -> Used:
         """See `Track`."""
         unknown = self.known_from is not None and now < self.known_from + self.ms + width_of(self.ms)
+        if now < self.lost_until:
+            return Used(0, None)
         low = self._sum(0, self.low, now)
         if self.is_open or unknown:
             return Used(low, None)
-        return Used(low, low if self.high is self.low else self._sum(1, self.high, now))
+        if self.high is self.low:
+            return Used(low, low)
+        return Used(low, self._sum(1, self.high, now) + (self.out if now < self.caught_up else 0))
 
     def _sum(self, side: int, window: Window, now: int) -> int:
         if not window.buckets:
@@ -122,14 +137,28 @@ class Sliding:
     def add(self, low: int, high: int, now: int) -> Place:
         """See `Track`."""
         same = self.high is self.low and low == high
-        self.high, bucket = self.high.add(high, now, self.ms)
+        if self.high is not self.low:
+            self._bring_back(now)
+        before = self.high
+        self.high, bucket = before.add(high, now, self.ms)
         if same:
             self.low = self.high
             return bucket, bucket
         if not low:  # what may not have been used moves no window
+            self._push_out(before, now)
             return bucket, bucket
         self.low, below = self.low.add(low, now, self.ms)
+        if now >= self.caught_up:
+            self.out = 0
         return below, bucket
+
+    def _push_out(self, before: Window, now: int) -> None:
+        """Note what a use now that is not sure pushes out of the window before it."""
+        self.low = self.low.at(now, self.ms)
+        pushed = before.used - before.at(now, self.ms).used
+        if pushed:
+            self.out += pushed
+            self.caught_up = max(self.caught_up, now)
 
     def give_back(self, low: int, high: int, place: Place) -> None:
         """See `Track`."""
@@ -139,13 +168,25 @@ class Sliding:
 
     def rewind(self, now: int) -> None:
         """See `Track`."""
-        same = self.high is self.low
-        self.high = self._rewound(self.high, now)
-        self.low = self.high if same else self._rewound(self.low, now)
+        if self.high is self.low:
+            self.low = self.high = self._rewound(self.high, now)
+        else:
+            self._bring_back(now)
+            self.low = self._rewound(self.low, now)
 
     def _rewound(self, window: Window, now: int) -> Window:
         left = window.at(now, self.ms)
         return left if left.buckets and left.buckets[-1] not in window.buckets else window
+
+    def _bring_back(self, now: int) -> None:
+        """Bring back bounds that differ: whether the clock was far ahead hangs on what was used.
+
+        Where it was, everything counts as used now; where not, at its time: nothing is known until that is out, too.
+        """
+        left = self._rewound(self.high, now)
+        if left is not self.high:
+            self.lost_until = max(self.lost_until, self.high.expires_ms(self.ms))
+            self.high, self.out = left, 0
 
     def open(self) -> None:
         """See `Track`."""

@@ -20,6 +20,7 @@ from runtime.entities import EntityUid
 from runtime.errors import GovernanceError
 from runtime.usage import report_usage
 from workbench.closed_loop import Simulated
+from workbench.closed_loop.state import Approvals
 from workbench.lake import Lake, open_lake
 
 SCHEMA = """
@@ -153,12 +154,13 @@ def record(root: Path, made: Bundle, calls: Sequence[Call]) -> Lake:
 
 
 def drive(
-    root: Path, made: Bundle, lake: Lake, *, fate: Fate = NOTHING_WRONG, granting: bool = False
+    root: Path, made: Bundle, lake: Lake, *, fate: Fate = NOTHING_WRONG, approvals: Approvals = "recorded"
 ) -> pl.DataFrame:
     """Drive the calls of a lake through the runtime under another bundle, one after the other.
 
     A call that ran then with what it runs with now ends as it ended; of others `fate` says how. Where a call asks and
-    was resumed then, it is resumed; `granting`: it is granted and resumed where it asks.
+    was resumed then, it is resumed, with the answer it got then or, if `denied`, with a refusal; `granted`: it is
+    granted and resumed where it asks.
 
     Returns:
         One row a row of the log: `decision_id` and what is said of it now; null where it cannot come up.
@@ -191,7 +193,7 @@ def drive(
             if ident is None or row["linked_to"] in done:
                 found.append({"decision_id": row["decision_id"], "now": None})
                 continue
-            world.answer(ident, grants=row["reason_code"] != "grant_denied")
+            world.answer(ident, grants=approvals != "denied" and row["reason_code"] != "grant_denied")
         with watched(world, ending) as told:
             try:
                 if ident is not None:
@@ -202,7 +204,7 @@ def drive(
                     )
             except ApprovalRequired as waits:
                 asked[row["decision_id"]] = waits.approval_id
-                if granting:
+                if approvals == "granted":
                     done.add(row["decision_id"])
                     world.answer(waits.approval_id, grants=True)
                     with suppress(GovernanceError, RuntimeError):

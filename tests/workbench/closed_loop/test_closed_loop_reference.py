@@ -82,8 +82,8 @@ def agrees(loops: Any, seed: int) -> None:
         unknown = closed.state.assumed or closed.state.unsure
         fates = [loops.Fate(), loops.Fate(True, 50), loops.Fate(False, 3)] if unknown else [loops.Fate()]
         for number, fate in enumerate(fates):
-            root, granting = Path(folder) / str(number), approvals == "granted"
-            reference = loops.drive(root, candidate, lake, fate=fate, granting=granting)
+            root = Path(folder) / str(number)
+            reference = loops.drive(root, candidate, lake, fate=fate, approvals=approvals)
             assert loops.differing(closed, reference) == []
         with pytest.MonkeyPatch.context() as patch:  # small histories are left to Cedar otherwise
             patch.setattr(redeciding, "COLUMNS_PAY", 0)
@@ -93,7 +93,13 @@ def agrees(loops: Any, seed: int) -> None:
         assert columns.digest() == closed.digest()
 
 
-@pytest.mark.parametrize("seed", range(6))
+RESUMED_THEN_DENIED_NOW = 307
+"""The log has a grant that was used; the candidate asks again, and every approval is taken to be denied."""
+DENIED_UNDER_NEW_LIMITS = 54
+"""As before, under limits that were not there then and let the resumed call through."""
+
+
+@pytest.mark.parametrize("seed", [*range(6), RESUMED_THEN_DENIED_NOW, DENIED_UNDER_NEW_LIMITS])
 def test_simulated_state_is_the_runtimes(loops: Any, seed: int) -> None:
     agrees(loops, seed)
 
