@@ -132,6 +132,9 @@ class Pass:
         if calls.conflict[row] or (held == UNSURE and free):
             self.found.unsure.append(row)
             free = UNSURE
+        elif held == UNSURE and self._waits[row] and calls.args[row] != calls.args[holder]:
+            self.found.unsure.append(row)  # it waits, or is refused as another call
+            self._waits[row] = UNSURE
         elif free and calls.repeat[row]:
             self.found.fresh.append(row)
         if free and held != YES:
@@ -269,7 +272,7 @@ class Pass:
                 if not known:
                     track.open()
                 continue
-            high = 1 if meter.measure == "calls" else max(0, self.calls.taken[meter.measure][row])
+            high = 1 if meter.measure == "calls" else self._amount(row, meter.measure, runs)
             low = high if runs == YES else 0
             if high:
                 place = track.add(low, high, now)
@@ -283,6 +286,13 @@ class Pass:
                 guard.may_fail(str(row), now)
         if begun.before or begun.after or begun.guards:
             self._open[row] = begun
+
+    def _amount(self, row: int, measure: str, runs: int) -> int:
+        """The most a call takes; what it asks for, where it is not known what it would run with."""
+        taken = self.calls.taken[measure][row]
+        if runs == UNSURE and not self.calls.plain[row]:
+            taken = max(taken, self.calls.asked[measure][row])
+        return max(0, taken)
 
     def _rewind(self, row: int, rules: Ruleset) -> None:
         for meter in rules.meters:

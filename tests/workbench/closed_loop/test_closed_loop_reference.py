@@ -98,8 +98,16 @@ RESUMED_THEN_DENIED_NOW = 307
 DENIED_UNDER_NEW_LIMITS = 54
 """As before, under limits that were not there then and let the resumed call through."""
 
+WAITS_BEHIND_A_KEY_IN_DOUBT = 831
+"""A call that asks for approval, under a key that another call may or may not hold by then."""
+MONEY_OF_A_CALL_IN_DOUBT = 1482
+"""A conflict then, that may run now: what it asks for may have been taken."""
+NAMED = (
+    RESUMED_THEN_DENIED_NOW, DENIED_UNDER_NEW_LIMITS, WAITS_BEHIND_A_KEY_IN_DOUBT, MONEY_OF_A_CALL_IN_DOUBT,
+)  # fmt: skip
 
-@pytest.mark.parametrize("seed", [*range(6), RESUMED_THEN_DENIED_NOW, DENIED_UNDER_NEW_LIMITS])
+
+@pytest.mark.parametrize("seed", [*range(6), *NAMED])
 def test_simulated_state_is_the_runtimes(loops: Any, seed: int) -> None:
     agrees(loops, seed)
 
