@@ -11,6 +11,7 @@ import threading
 import time
 from contextvars import ContextVar
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from runtime import actions, metering, recovery
@@ -33,7 +34,6 @@ from runtime.values import micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from runtime.enforced import Enforced
     from runtime.identity import Identity
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 _ATTEMPTS = 16
 """How often a call is decided again when another call got in between."""
 
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a request is made that no call makes."""
+
 _deciding: ContextVar[Settler | None] = ContextVar("redecide_deciding", default=None)
 """The session that is deciding in this context: its own tools are out of reach of the sources it asks."""
 
@@ -58,6 +61,8 @@ class Settler:
         self.runtime = runtime
         self.identity = identity
         self._lock = threading.Lock()
+        self._requests: dict[str, Request] = {}
+        """By tool, a request to take what calls have in common from; see `_like`."""
 
     def settle(self, attempt: Attempt) -> Settled:
         """Decide and make the decision durable.
@@ -193,28 +198,43 @@ class Settler:
         return found
 
     def _request(self, attempt: Attempt, limits: Limits) -> Request:
-        who, tool = self.identity, attempt.tool.name
+        who, tool, bound = self.identity, attempt.tool.name, attempt.bound
         standing = metering.look(self.runtime.ledger, who.tenant, who.session_id, tool, who.acts_as)
         counters = self._own(standing.session)
-        request = Request(
+        request = self._like(attempt.tool).again(
             decision_id=new_id(),
-            session_id=who.session_id,
             step=counters.next_step,
-            tenant=who.tenant,
-            principal=who.principal,
-            on_behalf_of=who.on_behalf_of,
-            scopes=who.scopes,
-            tool=tool,
-            resource=attempt.tool.resource,
-            required_scopes=attempt.tool.scopes,
-            args=attempt.bound.args,
-            bound=None if attempt.bound.text is None else (attempt.bound.args, attempt.bound.text),
+            args=bound.args,
+            bound=None if bound.text is None else (bound.args, bound.text),
             idempotency_key=attempt.key,
             at=_whole_milliseconds(self.runtime.clock()),
             session_state={"calls": counters.calls},
         )
         resumed = attempt.approval_id is not None
         return metering.read(self.runtime.ledger, limits, request, resumed=resumed, standing=standing)
+
+    def _like(self, tool: Tool) -> Request:
+        """What all requests of this session and tool have in common; the rest of it is no call's."""
+        found = self._requests.get(tool.name)
+        if found is None or found.resource is not tool.resource or found.required_scopes is not tool.scopes:
+            who = self.identity
+            found = self._requests[tool.name] = Request(
+                decision_id="",
+                session_id=who.session_id,
+                step=0,
+                tenant=who.tenant,
+                principal=who.principal,
+                on_behalf_of=who.on_behalf_of,
+                scopes=who.scopes,
+                tool=tool.name,
+                resource=tool.resource,
+                required_scopes=tool.scopes,
+                args={},
+                idempotency_key=None,
+                at=_NEVER,
+                session_state={},
+            )
+        return found
 
     def _commit(
         self,

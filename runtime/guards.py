@@ -20,7 +20,7 @@ from runtime.errors import RegistrationError
 from runtime.foreign import message_of, repr_of, well_formed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from runtime.canonical import Json
     from runtime.identity import Identity
@@ -126,15 +126,20 @@ def failure_of(guard: Guard, error: BaseException) -> Verdict:
     return Verdict(guard.name, passed=False, reason=text[:REASON_CHARS], failed=True)
 
 
-def recorded(verdicts: Iterable[Verdict]) -> str | None:
+def recorded(verdicts: Sequence[Verdict]) -> str | None:
     """Return the column `outcomes.guards`; None: there were none."""
+    if not verdicts:
+        return None
     said: list[Json] = [{"guard": v.guard, "passed": v.passed, "reason": v.reason} for v in verdicts]
-    return canonical(said) if said else None
+    return canonical(said)
 
 
 def rejection(verdicts: Iterable[Verdict]) -> Verdict | None:
     """Return the first rejection."""
-    return next((verdict for verdict in verdicts if not verdict.passed), None)
+    for verdict in verdicts:  # nearly always none
+        if not verdict.passed:
+            return verdict
+    return None
 
 
 def code_of(rejected: Verdict | None) -> str:

@@ -309,7 +309,7 @@ class Runtime:
 
     def limits_of(self, decision: Row) -> Limits:
         """The limits that a decision was charged by; those in force, if it was made before this was opened."""
-        every = (each.bundle for each in (self.enforced, *reversed(self._before)))
+        every = [each.bundle for each in (self.enforced, *reversed(self._before))] if self._before else []
         return next((b for b in every if b.limits_hash == decision.get("limits_hash")), self.bundle).limits
 
     def followed(self, alias: Alias) -> dict[str, Json] | None:

@@ -66,6 +66,9 @@ def run(act: Acting) -> Steps:
 def _at_once(act: Acting) -> Steps:
     """Read, idempotent, undeclared: the effect is what it is; guards judge what the agent gets to see."""
     result = yield from _do(act)
+    if not act.effects.guards:
+        yield act.end("succeeded", "returned", result=result)
+        return result
     try:
         yield from _judge(act, result)
     except BaseException as exc:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.canonical import Json, canonical
 from runtime.entities import EntityUid
@@ -179,6 +179,12 @@ class Request:
         """Return the request with what its limits stage judges by; `dataclasses.replace` takes ten times as long."""
         made = object.__new__(Request)
         made.__dict__.update(self.__dict__, session_state=session_state, limits=limits, attempts=attempts)
+        return made
+
+    def again(self, **own: Any) -> Request:
+        """Return a request of the same session and tool, with the fields that are its `own`; costs as `judged_by`."""
+        made = object.__new__(Request)
+        made.__dict__.update(self.__dict__, **own)
         return made
 
     @property

@@ -1,59 +1,55 @@
 """Verification: whether a ledger's chain is whole from its first row to its last, and its contents are unchanged.
 
-One rule: it only looks, and what it calls whole was hashed, every row, in this run. A window of the chain is held to
-its hashes as one text; where anything in it is not as it must be, the window is gone through row by row, which names
-what is wrong.
+One rule: it only looks, and what it calls whole was hashed, every row, in this run. The chain is held to its hashes
+piece by piece, several processes at once (`runtime.verifying_pieces`); a piece in which anything is not as it must be
+is looked at again here, window by window, and the bad window row by row, which names what is wrong.
 
 What it can prove: that no row was changed, removed, reordered or inserted without every later hash being made anew.
 Somebody who can write the file can make them anew, or put an old copy back: that is found only against a head that
 was kept elsewhere (`expect_head`). State beside the chain (claims, meters, approvals under way) has no hashes.
-
-Reading and hashing go on at once, in two threads: SQLite reads without the interpreter, and so are long texts hashed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from runtime.errors import LedgerError
 from runtime.evidence import BrokenLink
 from runtime.inspection import identity, settled
 from runtime.ledgerfile import translated
 from runtime.trace import DECISIONS, GENESIS, OUTCOMES
+from runtime.verifying_pieces import Piece, look_at
+from runtime.verifying_windows import (
+    CONTENTS,
+    HEX,
+    LINKS,
+    OF_CONTENTS,
+    OF_LINKS,
+    WINDOW_ROWS,
+    asks,
+    hash_at,
+    linked,
+    read,
+    texts,
+)
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
+
+    from runtime.verifying_windows import Whole, Window
 
 MAX_TOLD: Final = 1_000
 """Most faults that are named one by one; all are counted."""
 
-_WINDOW_BYTES: Final = 2 << 20
-_WINDOW_ROWS: Final = 1_024
-_MAX_ROWS: Final = 8_192
-_MAX_JOINED: Final = 32 << 20
-_LONGEST: Final = 10**9
-_HEX: Final = 64
+PIECE: Final = 4_096
+"""Positions of one piece: some 15 ms of work."""
+
 _TABLES: Final = {"d": DECISIONS.name, "o": OUTCOMES.name}
-_LINKS: Final = (
-    "(SELECT position, hash, row, 'd' AS kind FROM decisions WHERE position > ?1 AND position <= ?2 UNION ALL"
-    " SELECT position, hash, row, 'o' FROM outcomes WHERE position > ?1 AND position <= ?2 ORDER BY position)"
-)
-_CONTENTS: Final = (
-    "(SELECT sequence, tbl, key, hash, row FROM contents WHERE sequence > ?1 AND sequence <= ?2"
-    " ORDER BY sequence)"
-)
-_JOINED: Final = (
-    "SELECT count(*), {0}, group_concat(hash, ''), CAST(group_concat(row, char(10)) AS BLOB) FROM {1}"
-)
-_OF_LINKS: Final = _JOINED.format("group_concat(kind, '')", _LINKS)
-_OF_CONTENTS: Final = _JOINED.format("''", _CONTENTS)
 _END: Final = (
     "SELECT max(coalesce((SELECT max(position) FROM decisions), 0),"
     " coalesce((SELECT max(position) FROM outcomes), 0)), coalesce((SELECT max(sequence) FROM contents), 0)"
@@ -75,7 +71,7 @@ class Head(NamedTuple):
             ValueError: naming what was given and what is allowed.
         """
         position, _, digest = text.partition(":")
-        if not (position.isdecimal() and len(digest) == _HEX and set(digest) <= set("0123456789abcdef")):
+        if not (position.isdecimal() and len(digest) == HEX and set(digest) <= set("0123456789abcdef")):
             raise ValueError(
                 f"a head is written POSITION:HASH, as `redecide verify` prints it, got {text!r:.100}"
             )
@@ -136,25 +132,15 @@ def verify_ledger(path: str | Path, *, expect_head: Head | None = None) -> Verif
         CommitConflict: it changes faster than it can be looked at; safe to retry.
         LedgerError: there is none, or it cannot be read.
 
-    Cost: 5 µs of processor time for a decision of 2 KiB and 2 for an outcome, over two threads; memory for a few
-    windows of 2 MiB. While it reads, a ledger in use keeps its log.
+    Cost: 4 µs of processor time for a decision of 2 KiB, 2 for an outcome and 1 for a small content, divided among
+    the cores; memory for a window of 256 KiB and an interpreter on each. While it reads, a ledger in use keeps its
+    log.
     """
     path = Path(path)
     with translated(path, "verify"):
         if not path.is_file():
             raise LedgerError(f"no ledger at {str(path)!r}; check the path")
         return settled(path, lambda database, place: _Verification(database, place, expect_head).run())
-
-
-class _Window(NamedTuple):
-    """Rows after `after` up to `upto`, as one text; `rows` is -1 where they could not be read so."""
-
-    after: int
-    upto: int
-    rows: int
-    kinds: str
-    hashes: str
-    lines: bytes
 
 
 @dataclass
@@ -169,77 +155,62 @@ class _Verification:
     faults: int = 0
     head: Head = _BEGIN
     ledger_id: str = ""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    """Held while the connection is used: a window is read ahead while another may be gone through row by row."""
 
     def run(self) -> Verified:
         self.ledger_id = identity(self.database, self.path)
         ((end, last),) = self.database.execute(_END).fetchall()
-        rows = sum(map(self._links, self._windows(_OF_LINKS, end)))
+        wanted = 0 if self.expected is None else self.expected.position
+        pieces = [*_pieces("chain", end, wanted), *_pieces("contents", last, 0)]
+        rows = hashed = unhashed = 0
+        for piece, whole in zip(pieces, look_at(self.database, self.path, pieces), strict=True):
+            if piece.kind == "chain":
+                rows += self._links(piece, whole)
+            else:
+                found = (whole.rows, 0) if whole is not None else self._contents(piece)
+                hashed, unhashed = hashed + found[0], unhashed + found[1]
         self._look_for_expected()
-        hashed, unhashed = 0, 0
-        for window in self._windows(_OF_CONTENTS, last):
-            found = self._contents(window)
-            hashed, unhashed = hashed + found[0], unhashed + found[1]
         return Verified(
             path=self.path, ledger_id=self.ledger_id, rows=rows, head=self.head, contents=hashed, unhashed=unhashed,
             broken=tuple(self.broken), changed=tuple(self.changed), faults=self.faults,
         )  # fmt: skip
 
-    def _windows(self, sql: str, end: int) -> Iterator[_Window]:
-        """Read window by window, each while the one before is looked at; sized by what the last one held."""
-        asked = _WINDOW_ROWS
-        with ThreadPoolExecutor(1, thread_name_prefix="redecide-verify") as thread:
-            coming = thread.submit(self._read, sql, 0, _upto(0, asked, end)) if end else None
-            while coming is not None:
-                window, coming = coming.result(), None
-                if window.rows < 0:
-                    asked = max(1, (window.upto - window.after) // 8)
-                elif window.lines:
-                    asked = max(
-                        1, min(_MAX_ROWS, _WINDOW_BYTES * (window.upto - window.after) // len(window.lines))
-                    )
-                if window.upto < end:
-                    coming = thread.submit(self._read, sql, window.upto, _upto(window.upto, asked, end))
-                yield window
+    def _windows(self, sql: str, piece: Piece) -> Iterator[Window]:
+        """Read a piece that is not whole window by window, sized by what the last one held."""
+        at, asked = piece.after, WINDOW_ROWS
+        while at < piece.upto:
+            window = read(self.database, sql, at, min(at + asked, piece.upto))
+            at, asked = window.upto, asks(window)
+            yield window
 
-    def _read(self, sql: str, after: int, upto: int) -> _Window:
-        with self.lock:
-            self.database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_JOINED)
-            try:
-                ((rows, kinds, hashes, lines),) = self.database.execute(sql, (after, upto)).fetchall()
-            except (sqlite3.DataError, sqlite3.OperationalError) as exc:
-                if isinstance(exc, sqlite3.OperationalError) and "decode" not in str(exc).lower():
-                    raise
-                return _Window(after, upto, -1, "", "", b"")  # too large to be joined, or no text
-            finally:
-                self.database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
-        return _Window(after, upto, rows, kinds or "", hashes or "", lines or b"")
-
-    def _one_by_one(self, columns: str, source: str, window: _Window) -> Iterator[tuple[Any, ...]]:
-        with self.lock:
-            yield from self.database.execute(f"SELECT {columns} FROM {source}", (window.after, window.upto))  # noqa: S608 - ours
+    def _one_by_one(self, columns: str, source: str, window: Window) -> Iterator[tuple[Any, ...]]:
+        yield from self.database.execute(f"SELECT {columns} FROM {source}", (window.after, window.upto))  # noqa: S608 - ours
 
     # -- the chain ---------------------------------------------------------------------------------------------
 
-    def _links(self, window: _Window) -> int:
-        """Look at a window of the chain; return how many rows it has."""
-        if window.rows == window.upto - window.after and _is_whole(window, self.head.hash):
-            self._pass(window)
-            return window.rows
-        return self._walk(window)
+    def _links(self, piece: Piece, whole: Whole | None) -> int:
+        """Take a piece of the chain as it was found to be, or look at it again; return how many rows it has."""
+        if whole is not None and whole.before == self.head.hash:
+            self._pass(piece.upto, whole.last, whole.held)
+            return whole.rows
+        return sum(map(self._window, self._windows(OF_LINKS, piece)))
 
-    def _pass(self, window: _Window) -> None:
-        self.head = Head(window.upto, window.hashes[-_HEX:])
-        wanted = self.expected
-        if wanted is not None and window.after < wanted.position <= window.upto:
-            begin = (wanted.position - window.after - 1) * _HEX
-            self._hold(wanted.position, window.hashes[begin : begin + _HEX])
+    def _window(self, window: Window) -> int:
+        if linked(window, self.head.hash) is None:
+            return self._walk(window)
+        wanted = 0 if self.expected is None else self.expected.position
+        held = hash_at(window, wanted) if window.after < wanted <= window.upto else ""
+        self._pass(window.upto, window.hashes[-HEX:], held)
+        return window.rows
 
-    def _walk(self, window: _Window) -> int:
+    def _pass(self, upto: int, last: str, held: str) -> None:
+        self.head = Head(upto, last)
+        if self.expected is not None and held:
+            self._hold(self.expected.position, held)
+
+    def _walk(self, window: Window) -> int:
         """Go through a window row by row, and name what is wrong with each."""
         columns, rows = "position, kind, CAST(hash AS BLOB), CAST(row AS BLOB)", 0
-        for position, kind, digest, text in self._one_by_one(columns, _LINKS, window):
+        for position, kind, digest, text in self._one_by_one(columns, LINKS, window):
             self._row(position, _TABLES[kind], digest.decode(errors="replace"), text)
             rows += 1
         if self.head.position < window.upto:
@@ -288,13 +259,17 @@ class _Verification:
 
     # -- contents ----------------------------------------------------------------------------------------------
 
-    def _contents(self, window: _Window) -> tuple[int, int]:
-        """Look at a window of contents; return how many were hashed, and how many have no hash."""
-        if window.rows >= 0 and _texts(window) is not None:
+    def _contents(self, piece: Piece) -> tuple[int, int]:
+        """Look again at a piece of contents; return how many were hashed, and how many have no hash."""
+        found = [self._content_window(window) for window in self._windows(OF_CONTENTS, piece)]
+        return sum(hashed for hashed, _ in found), sum(unhashed for _, unhashed in found)
+
+    def _content_window(self, window: Window) -> tuple[int, int]:
+        if window.rows >= 0 and texts(window) is not None:
             return window.rows, 0
         columns = "CAST(tbl AS BLOB), CAST(key AS BLOB), CAST(hash AS BLOB), CAST(row AS BLOB)"
         hashed, unhashed = 0, 0
-        for table, key, digest, text in self._one_by_one(columns, _CONTENTS, window):
+        for table, key, digest, text in self._one_by_one(columns, CONTENTS, window):
             hashed, unhashed = hashed + (digest is not None), unhashed + (digest is None)
             if digest is not None and hashlib.sha256(text).hexdigest().encode() != digest:
                 self.faults += 1
@@ -305,41 +280,11 @@ class _Verification:
         return hashed, unhashed
 
 
-def _upto(after: int, rows: int, end: int) -> int:
-    """Where a window ends: positions in it have one number of digits, so that they stand in texts of one length."""
-    return min(after + rows, end, int("9" * len(str(after + 1))))
-
-
-def _texts(window: _Window) -> list[bytes] | None:
-    """Return the texts of a window if each of them has its hash."""
-    sha256 = hashlib.sha256
-    texts = window.lines.split(b"\n") if window.rows else []
-    if len(texts) != window.rows or len(window.hashes) != _HEX * window.rows:
-        return None
-    return texts if "".join([sha256(text).hexdigest() for text in texts]) == window.hashes else None
-
-
-def _is_whole(window: _Window, previous: str) -> bool:
-    """Whether the texts of a window are the links that follow `previous`, one at each position, each in its table.
-
-    A quote inside of a text's strings is escaped, so a member's name with its quotes stands only where it is one.
-    """
-    texts = _texts(window)
-    parts = window.lines.split(b',"prev_hash":"')
-    if texts is None or len(parts) != window.rows + 1:
-        return False
-    before = b"".join([part[:_HEX] for part in parts[1:]])
-    if before != (previous + window.hashes[:-_HEX]).encode():
-        return False
-    member, mark = ',"position":', b',"table":"'
-    size = len(member) + len(str(window.after + 1))
-    positions = member + member.join(map(str, range(window.after + 1, window.upto + 1)))
-    if b"".join([part[-size:] for part in parts[:-1]]) != positions.encode():
-        return False
-    places = [text.rfind(mark) for text in texts]  # from the end, where it stands
-    return -1 not in places and window.kinds.encode() == bytes(
-        [text[place + len(mark)] for text, place in zip(texts, places, strict=True)]
-    )
+def _pieces(kind: Literal["chain", "contents"], end: int, wanted: int) -> Iterator[Piece]:
+    """Pieces from the first row to the last."""
+    for after in range(0, end, PIECE):
+        upto = min(after + PIECE, end)
+        yield Piece(kind, after, upto, wanted if after < wanted <= upto else 0)
 
 
 def _wrong(position: int, table: str, digest: str, text: bytes, before: Head) -> str | None:

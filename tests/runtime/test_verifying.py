@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from runtime import verifying
+from runtime import verifying, verifying_pieces, verifying_windows
 from runtime.errors import LedgerCorrupt, LedgerError
 from runtime.evidence import broken_links
 from runtime.ledger import Ledger
@@ -22,16 +23,27 @@ from runtime.verifying import Head, verify_ledger
 from workbench.cli import app
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 NASTY = 'quotes ","prev_hash":"0 and \\ and \n and ,"table":"x 😀'
 
 
-@pytest.fixture(params=[1, 7, 1_024])
+@pytest.fixture(params=[(1, 4_096, False), (7, 9, False), (1_024, 4_096, False), (1, 1, False), (3, 5, True)])
 def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of few and of many rows: a fault stands at their edges, and within."""
-    monkeypatch.setattr(verifying, "_WINDOW_ROWS", request.param)
-    monkeypatch.setattr(verifying, "_MAX_ROWS", request.param)
+    """Windows and pieces of few and of many rows: a fault stands at their edges, and within; also with a helper."""
+    rows, piece, helped = request.param
+    monkeypatch.setattr(verifying_windows, "WINDOW_ROWS", rows)
+    monkeypatch.setattr(verifying, "WINDOW_ROWS", rows)
+    monkeypatch.setattr(verifying_windows, "MAX_ROWS", rows)
+    monkeypatch.setattr(verifying, "PIECE", piece)
+    if helped:
+        always_helped(monkeypatch)
+
+
+def always_helped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying_pieces, "HELPED", 1)
+    monkeypatch.setattr(verifying_pieces, "_cores", lambda: 2)
 
 
 @pytest.fixture
@@ -99,7 +111,8 @@ def test_no_window_of_a_whole_ledger_is_gone_through_row_by_row(
 
 def test_row_by_row_says_the_same_of_a_whole_ledger(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = verify_ledger(path)
-    monkeypatch.setattr(verifying, "_texts", lambda _window: None)
+    for module in (verifying, verifying_windows):
+        monkeypatch.setattr(module, "texts", lambda _window: None)
     assert verify_ledger(path) == fast
 
 
@@ -187,7 +200,7 @@ def test_a_changed_content_is_named(path: Path) -> None:
 def test_rows_too_large_to_join_are_hashed_one_by_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Ledger.open(path) as ledger:
         ledger.commit(contents=[blob("x" * 30_000), blob("y" * 30_000)])
-    monkeypatch.setattr(verifying, "_MAX_JOINED", 10_000)
+    monkeypatch.setattr(verifying_windows, "MAX_JOINED", 10_000)
     found = verify_ledger(path)
     assert (found.rows, found.contents, found.faults) == (20, 14, 0)
     do(path, "UPDATE contents SET row = row || ' ' WHERE tbl = 'blobs' AND sequence = 14")
@@ -201,6 +214,91 @@ def test_faults_are_counted_where_they_are_too_many_to_name(
     do(path, "UPDATE decisions SET row = row || ' '")
     found = verify_ledger(path)
     assert (len(found.broken), found.faults) == (2, 12)
+
+
+# -- helping processes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def helped(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Pieces of two rows that only a helper looks at, as long as it lives; the helpers that were started."""
+    always_helped(monkeypatch)
+    monkeypatch.setattr(verifying, "PIECE", 2)
+    real, started = verifying_pieces._started, list[Any]()
+
+    def start(at: Path) -> Any:
+        started.append(real(at))
+        return started[-1]
+
+    monkeypatch.setattr(verifying_pieces, "_started", start)
+    yield started
+    assert started
+    assert all(process.returncode is not None for process in started)  # none is left behind
+
+
+def only_helpers_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave every piece to a helper: this process finds nothing whole at first sight."""
+    monkeypatch.setattr(verifying_pieces, "_look", lambda _db, _piece: None)
+
+
+def test_what_helpers_find_whole_is_not_looked_at_again(
+    path: Path, helped: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again, real = list[int](), verifying._Verification._windows
+    monkeypatch.setattr(verifying_pieces, "_AHEAD", 1_000)  # so that this process gets none
+
+    def windows(self: Any, sql: str, piece: Any) -> Any:
+        again.append(piece.after)
+        return real(self, sql, piece)
+
+    monkeypatch.setattr(verifying._Verification, "_windows", windows)
+    only_helpers_look(monkeypatch)
+    kept = verify_ledger(path).head
+    assert (verify_ledger(path, expect_head=kept).whole, again) == (True, [])
+    assert not verify_ledger(path, expect_head=kept._replace(hash="0" * 64)).whole
+    assert again == []
+    do(path, TEXT.format("decisions", 9))
+    assert told(path) == [(9, "changed")]
+    assert again == [8]
+    assert len(helped) == 4
+
+
+@pytest.mark.parametrize("at", ["start", "answer"])
+def test_a_helper_that_dies_is_not_missed(
+    path: Path, helped: list[Any], monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    expected = verify_ledger(path)
+    real, killed = verifying_pieces._Helper.collect, list[int]()
+
+    def collect(self: Any, *given: Any) -> None:
+        if at == "answer" or not killed:
+            self.process.kill()
+            self.process.wait()
+            killed.append(self.process.pid)
+        real(self, *given)
+
+    monkeypatch.setattr(verifying_pieces._Helper, "collect", collect)
+    if at == "start":
+        started = verifying_pieces._started
+
+        def dead(path: Path) -> Any:
+            process = started(path)
+            process.kill()
+            process.wait()
+            return process
+
+        monkeypatch.setattr(verifying_pieces, "_started", dead)
+    assert verify_ledger(path) == expected
+    do(path, TEXT.format("outcomes", 13))
+    assert told(path) == [(13, "changed")]
+    assert len(helped) == 3
+
+
+def test_where_no_process_can_be_started_it_goes_without(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    always_helped(monkeypatch)
+    expected = verify_ledger(path)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert verify_ledger(path) == expected
 
 
 # -- a head that was kept --------------------------------------------------------------------------------------
