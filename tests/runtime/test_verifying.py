@@ -123,7 +123,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], list[tuple[int, str]]]] = {
     "text of an outcome": ((TEXT.format("outcomes", 13),), [(13, "changed")]),
     "last text": ((TEXT.format("outcomes", 20),), [(20, "changed")]),
     "hash": (
-        ("UPDATE decisions SET hash = 'f' || substr(hash, 2) WHERE position = 9",),
+        ("UPDATE decisions SET hash = iif(hash LIKE 'f%', 'e', 'f') || substr(hash, 2) WHERE position = 9",),
         [(9, "changed"), (10, "reordered")],
     ),
     "no text": (("UPDATE decisions SET row = '' WHERE position = 9",), [(9, "changed")]),
