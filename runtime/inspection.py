@@ -192,10 +192,19 @@ def _signs(path: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
+def read_only(path: Path, *, live: bool | None = None) -> str:
+    """Return the address by which SQLite only reads a ledger: immutable without a log, since it would make one.
+
+    Args:
+        path: its file.
+        live: whether a log lies beside it; None: looked for.
+    """
+    live = _log(path).exists() if live is None else live
+    return f"{path.absolute().as_uri()}?mode=ro{'' if live else '&immutable=1'}"
+
+
 def _connected(path: Path, *, live: bool) -> sqlite3.Connection:
-    """Open read-only; without a log as immutable, since SQLite would make one otherwise."""
-    how = "mode=ro" if live else "mode=ro&immutable=1"
-    uri = f"{path.absolute().as_uri()}?{how}"
+    uri = read_only(path, live=live)
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
 
 

@@ -176,13 +176,11 @@ class Request:
     def judged_by(
         self, session_state: Mapping[str, Json], limits: Mapping[str, Json], attempts: str | None
     ) -> Request:
-        """Return the request with what its limits stage judges by; `dataclasses.replace` takes ten times as long."""
-        made = object.__new__(Request)
-        made.__dict__.update(self.__dict__, session_state=session_state, limits=limits, attempts=attempts)
-        return made
+        """Return the request with what its limits stage judges by."""
+        return self.again(session_state=session_state, limits=limits, attempts=attempts)
 
     def again(self, **own: Any) -> Request:
-        """Return a request of the same session and tool, with the fields that are its `own`; costs as `judged_by`."""
+        """Return a request like this one but for its `own` fields; `dataclasses.replace` takes ten times as long."""
         made = object.__new__(Request)
         made.__dict__.update(self.__dict__, **own)
         return made

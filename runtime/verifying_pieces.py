@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from runtime import verifying_windows
+from runtime.inspection import read_only
 from runtime.verifying_windows import Whole, chain, contents, parsed
 
 if TYPE_CHECKING:
@@ -137,11 +138,8 @@ def _cores() -> int:
 
 
 def _started(path: Path) -> subprocess.Popen[bytes]:
-    # As `inspection.settled` opens it: where no log lies beside it, SQLite would make one.
-    live = path.with_name(path.name + "-wal").exists()
-    uri = f"{path.absolute().as_uri()}?mode=ro{'' if live else '&immutable=1'}"
     return subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-I", "-S", str(Path(verifying_windows.__file__)), uri],
+        [sys.executable, "-I", "-S", str(Path(verifying_windows.__file__)), read_only(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
