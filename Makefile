@@ -15,7 +15,10 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick browser check lab bench clean
+.PHONY: help demo test slow browser check lab bench clean
+
+# The tests start some hundred interpreters: where no byte code is kept, each compiles both packages again.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -23,11 +26,11 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## govern, record, replay, score and log real agent tool calls
 	$(BIN)/redecide demo
 
-test: $(INSTALLED)  ## run every test
-	$(BIN)/pytest $(WORKERS) $(PYTEST_ARGS)
+test: $(INSTALLED)  ## run the tests, but for those that `make slow` runs
+	$(BIN)/pytest $(WORKERS) -m "not slow" $(PYTEST_ARGS)
 
-quick: $(INSTALLED)  ## run the tests that are neither slow, nor the demo, nor in a browser
-	$(BIN)/pytest $(WORKERS) -m "not slow and not demo and not browser" $(PYTEST_ARGS)
+slow: $(INSTALLED)  ## run the rest: the demo, every notebook, the browser, long generated runs
+	$(BIN)/pytest $(WORKERS) -m slow $(PYTEST_ARGS)
 
 browser: $(INSTALLED)  ## click through the views in a real JupyterLab (needs Debian's chromium)
 	$(BIN)/pytest $(WORKERS) -m browser $(PYTEST_ARGS)

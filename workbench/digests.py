@@ -45,8 +45,8 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with _database().cursor() as cursor:
         try:
             yield cursor
-        except RuntimeError as exc:
-            if str(exc) != INTERRUPTED:
+        except (RuntimeError, duckdb.Error) as exc:  # of its own: where it calls Python, to look at a frame
+            if str(exc) != INTERRUPTED and KeyboardInterrupt.__name__ not in str(exc):
                 raise
             raise KeyboardInterrupt from exc
 

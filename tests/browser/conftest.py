@@ -1,6 +1,6 @@
 """A browser on a real JupyterLab, and small lakes for it.
 
-How to write a test (a sync function in a file of this folder; all of them get the marker `browser`):
+How to write a test (a sync function in a file of this folder; all of them get the markers `browser` and `slow`):
 
     def test_counts_follow_the_filter(lab: Lab, desk_lake: Path) -> None:
         book = lab.notebook([
@@ -43,10 +43,11 @@ REPORT = pytest.StashKey[pytest.TestReport]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is in this folder: `-m browser`, `-m "not browser"`."""
+    """Mark what is in this folder: `-m browser`; all of it is slow."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("browser")
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -39,6 +39,20 @@ def settled(book: Book, view: str = "view") -> None:
     assert book.value(f"{view}.wait(60)")
 
 
+def listed(book: Book, view: Locator, name: str = "view") -> None:
+    """Wait until what is filtered is listed: what is done to the list before chooses nothing, or loses its row."""
+    settled(book, name)
+    rows = book.value(f"{name}.selection.collect().height")
+    expect(view.get_by_role("grid")).to_have_attribute("aria-rowcount", str(rows + 1))
+    expect(view.locator(".rd-row[data-waits]")).to_have_count(0)
+
+
+def is_drawn(view: Locator) -> None:
+    """Wait until each part is there: the browser loads a module for each, after the cell has run."""
+    for part in (".rd-compare", ".rd-table", ".rd-compare-detail"):
+        expect(view.locator(part)).to_be_visible()
+
+
 def tops(view: Locator) -> list[float]:
     """Where the parts of the view begin: they must not move."""
     found: list[float] = view.locator(
@@ -60,7 +74,9 @@ def is_sound(view: Locator) -> None:
 def test_a_comparison_is_clicked_typed_and_told(lab: Lab, desk_lake: Path, desk_candidate: Path) -> None:
     book = lab.notebook(opened(desk_lake, desk_candidate), name="compare").run()
     view = book.cell(3)
+    is_drawn(view)
     before = tops(view)
+    assert len(before) == 6  # the board, its tabs, one panel, what is shown, the table, one decision
     settled(book)
     assert tops(view) == before
     cell_is_clicked(book, view)
@@ -114,6 +130,7 @@ def names_are_searched(book: Book, view: Locator) -> None:
 
 def a_decision_is_told(book: Book, view: Locator) -> None:
     """A row that is clicked is told with the clause that flipped it, in both themes."""
+    listed(book, view)
     view.locator(".rd-row").nth(1).click()
     detail = view.locator(".rd-compare-detail")
     chosen = book.value("view.selection.sort('decided_at', maintain_order=True).collect()['decision_id'][1]")
@@ -163,6 +180,7 @@ def keys_reach_everything(book: Book, view: Locator) -> None:
     expect(view.get_by_role("tab", name="By tool, policy, tenant")).to_be_focused()
     expect(view.locator(".rd-facet").first).to_be_visible()
     book.value("setattr(view, 'selected', None)")
+    listed(book, view)
     view.get_by_role("grid").focus()
     for key in ("Home", "ArrowDown", "Enter"):
         keys.press(key)
@@ -179,6 +197,7 @@ def versions_stand_in_columns(book: Book, view: Locator) -> None:
     expect(view.get_by_role("grid")).to_have_attribute("aria-rowcount", str(changed + 1))
     heads = [each.strip() for each in view.locator(".rd-table [role=columnheader]").all_inner_texts()]
     assert heads[2:5] == ["as recorded", "candidate", "baseline"]
+    listed(book, view, "two")
     view.locator(".rd-row").first.click()
     detail = view.locator(".rd-compare-detail")
     expect(detail.locator(".rd-body")).to_contain_text("Under every version")

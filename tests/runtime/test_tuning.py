@@ -416,6 +416,7 @@ def bodies(draw: st.DrawFn) -> tuple[str, Any, Any]:
     return " || ".join(parts).replace("--9223372036854775808", "-1"), old, draw(kinds[type(old)])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(made=bodies(), data=st.data())
 def test_one_literal_changes_and_cedar_reads_the_rest_as_before(

@@ -627,6 +627,7 @@ def check(log: list[Made], found: InForce) -> None:
     assert short(log, found) == reference(log, found)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(st.lists(MADE, min_size=1, max_size=14), FOUND)
 def test_generated_histories_agree_with_the_reference(log: list[Made], found: InForce) -> None:

@@ -183,6 +183,7 @@ def test_a_bar_is_a_length_of_time(every: str) -> None:
         plots.verdicts(times(timedelta(), timedelta(days=30)), every=every)
 
 
+@pytest.mark.slow
 def test_verdicts_of_lake_and_replay_sum_to_all(desk: Lake) -> None:
     recorded = plots.verdicts(desk).data
     counts = dict(recorded.group_by("verdict").agg(pl.col("n").sum()).iter_rows())
@@ -236,6 +237,7 @@ def test_a_front_is_what_nothing_beats(desk: Lake) -> None:
         plots.pareto(swept, ("approvals_asked",))
 
 
+@pytest.mark.slow
 def test_a_search_shows_what_was_confirmed(desk: Lake) -> None:
     found = wb.search(
         desk, shipped("support-desk/candidate"), {"refund_limit": [0, 3_000, 200_000]},

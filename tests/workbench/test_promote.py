@@ -264,6 +264,7 @@ def test_a_run_that_is_not_finished_is_refused(lake: Lake, root: Path) -> None:
         promote(lake, root / "over", run_id=run.run_id)
 
 
+@pytest.mark.slow
 def test_a_window_speaks_for_a_version_only_with_a_jobs_nights_behind_it(lake: Lake, root: Path) -> None:
     """A comparison of the newest rows, logged by hand, is of some decisions; a job's run says what all nights say."""
     (ledger,) = lake.pins.ledgers

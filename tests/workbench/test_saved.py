@@ -131,6 +131,7 @@ AXES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_they_come_out_the_same_after_all_that_happens_to_a_lake(lake: Lake, tmp_path: Path) -> None:
     """Every way to replay, saved; then new data, new facts, compaction and vacuum, and the folders of bundles gone."""
     replays = {name: lake.replay(**axes(tmp_path)) for name, axes in AXES.items()}

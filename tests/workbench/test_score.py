@@ -561,6 +561,7 @@ print(json.dumps({"seen": seen, "changed": sorted(changed - set(SWITCHES)), "mea
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_judge_on_loopback_is_all_that_is_spoken_to(tmp_path: Path) -> None:
     """With a judge, too: the only connections are to its address."""
     (tmp_path / "home").mkdir()

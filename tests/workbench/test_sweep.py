@@ -389,6 +389,7 @@ def test_text_and_cell_say_the_frames_numbers(lake: Lake, next_: Path) -> None:
     assert sweep.pins["ledgers"] == lake.replay().pins["ledgers"]
 
 
+@pytest.mark.slow
 def test_many_versions_are_cut_in_the_table_and_whole_in_the_frame(lake: Lake, next_: Path) -> None:
     sweep = lake.sweep(next_, over={"big.limit": range(50)})
     assert "10 more in `sweep.frame`" in repr(sweep)

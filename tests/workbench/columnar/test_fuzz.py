@@ -671,6 +671,7 @@ QUICK = settings(
 )
 
 
+@pytest.mark.slow
 @settings(QUICK, max_examples=150)
 @given(
     rng=st.randoms(note_method_calls=False, use_true_random=True),

@@ -347,6 +347,7 @@ def without_nulls(value: Json) -> Json:
     return float(value) if type(value) is int and abs(value) > 2**53 else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["arguments", "cedar"])
 def test_every_row_is_what_the_runtime_reads(form: Form) -> None:
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

@@ -226,6 +226,7 @@ def answers(terms: list[Term], frame: pl.DataFrame) -> list[list[Any]]:
     return [each.to_list() for each in plan.collect(frame).get_columns()]
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(CONDITION, min_size=1, max_size=4), st.lists(ROW, min_size=1, max_size=12))
 def test_a_plan_says_what_the_conditions_say(terms: list[Term], rows: list[Row]) -> None:
@@ -260,6 +261,7 @@ def test_searches_find_what_they_found(terms: list[Term]) -> None:
     assert answers(terms, pl.DataFrame(EVERY_ROW, schema=SCHEMA)) == wanted
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(CONDITION, min_size=1, max_size=4), st.lists(ROW, min_size=7, max_size=7))
 def test_a_long_frame_is_decided_in_order(terms: list[Term], rows: list[Row]) -> None:

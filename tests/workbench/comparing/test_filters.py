@@ -105,6 +105,7 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 @given(histories())
 def test_every_number_is_the_length_of_its_list_whatever_the_history(
     compared: Callable[..., Diff], rows: list[dict[str, Any]]

@@ -224,6 +224,7 @@ def test_thresholds_beside_every_kind_of_policy(lake: Lake, piece: str) -> None:
     agrees(lake, versions)
 
 
+@pytest.mark.slow
 def test_versions_that_have_little_in_common(lake: Lake) -> None:
     """Other policies, other patches under one id, other schemas, the recorded policies, and one twice."""
     other = SCHEMA.replace("note?: String", "note?: String, why?: String").replace(
@@ -269,6 +270,7 @@ _PIECES = st.lists(st.sampled_from(sorted(PIECES)), max_size=4, unique=True)
 _VERSION = st.tuples(_PIECES, st.sampled_from([0, 60, 449]), st.sampled_from([100, 600]), st.booleans())
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_VERSION, min_size=1, max_size=4))
 def test_any_mixture(lake: Lake, versions: list[tuple[list[str], int, int, bool]]) -> None:

@@ -104,6 +104,7 @@ def _ledger_order(uri: str) -> None:
         assert calls == list(range(mine.height))
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(st.lists(ROW, min_size=1, max_size=12))
 def test_any_file(rows: list[dict[str, Any]]) -> None:

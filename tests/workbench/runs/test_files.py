@@ -98,6 +98,7 @@ def test_every_line_is_in_its_place(old: list[str], new: list[str]) -> None:
 # Coverage.
 
 
+@pytest.mark.slow
 def test_all_decisions_are_counted_where_there_are_few() -> None:
     found = counted_coverage(desk())
     every = coverage(desk().cand.lake, shipped("support-desk/candidate"))  # type: ignore[arg-type]  # a lake

@@ -141,6 +141,7 @@ score(replay(Path({folder!r})), [Asks(Dies())], keep=True, concurrency=1)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(own_desk: Path) -> None:
     code = textwrap.dedent(CHILD.format(here=str(Path(__file__).parent), folder=str(own_desk)))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

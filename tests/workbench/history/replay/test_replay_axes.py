@@ -38,7 +38,13 @@ LOOSE = (
 )
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+SOONER = {"fewer facts", "a scaled argument", "optional becomes required", "entities of an enumeration"}
+"""Of each kind one: facts, projection, what must be there, entities. The rest takes a minute."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SOONER else pytest.mark.slow) for name in SCHEMAS]
+)
 def test_candidates_of_another_schema(desk: Any, both: Any, kit: Any, name: str) -> None:
     schema = kit.SCHEMA
     for old, new in SCHEMAS[name]:
@@ -47,6 +53,7 @@ def test_candidates_of_another_schema(desk: Any, both: Any, kit: Any, name: str)
     both(desk, policy=kit.bundle(LOOSE, schema, ""), recompile=False)
 
 
+@pytest.mark.slow
 def test_a_context_that_no_fact_fills_is_required(desk: Any, both: Any, kit: Any) -> None:
     schema = kit.SCHEMA.replace("limits?: Set<Long>", "limits?: Set<Long>, risk: Long").replace(
         "refundable: Long }, on", "refundable: Long }, more: String, on"
@@ -55,6 +62,7 @@ def test_a_context_that_no_fact_fills_is_required(desk: Any, both: Any, kit: Any
     assert "projection_failed" in replay.rows["reason_code"].to_list()
 
 
+@pytest.mark.slow
 def test_limits(desk: Any, both: Any, kit: Any, record: Any) -> None:
     limits = '[[budget]]\nname = "few"\nmax = 0\nactions = ["ping"]\n[[budget]]\nname = "one"\nmax = 1\n'
     few = kit.bundle(kit.POLICIES, limits=limits)
@@ -166,6 +174,7 @@ def test_a_fact_of_another_tenant(record: Any, both: Any, kit: Any) -> None:
     assert replay.rows["reason_code"].to_list().count("tenant_crossing") == 2
 
 
+@pytest.mark.slow
 def test_two_bundles_and_two_ledgers(record: Any, both: Any, kit: Any) -> None:
     """Bundles differ in schema, facts change their places, and ledgers interleave."""
     calls = [

@@ -67,6 +67,7 @@ def test_candidates_over_recorded_contexts(corner: Any, both: Any, kit: Any, nam
     both(corner, policy=kit.bundle(CANDIDATES[name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_candidates_over_contexts_compiled_again(corner: Any, both: Any, kit: Any, name: str) -> None:
     """Nothing is missing then, so that nearly every row is decided."""

@@ -80,6 +80,7 @@ def _agree(corner: Any, both: Any, kit: Any, text: str) -> None:
 QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=QUIET)
 @given(text=policies())
 def test_generated_policies(corner: Any, both: Any, kit: Any, text: str) -> None:
@@ -148,6 +149,7 @@ def _calls(kit: Any, pick: random.Random) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.fuzz) for seed in range(2, 40))])
 def test_generated_facts(record: Any, both: Any, kit: Any, seed: int) -> None:
     pick = random.Random(seed)
