@@ -183,11 +183,9 @@ def _require_candidate(policy: str | None, axes: Mapping[str, Any]) -> None:
 
 
 def _diff(lake: str, policy: str | None, axes: dict[str, Any], judging: dict[str, Any]) -> Diff:
-    from workbench.compare import compare as compare_replays
     from workbench.lake import open_lake
 
-    opened = open_lake(lake)
-    return compare_replays(opened.replay(), opened.replay(policy, **axes), **judging)
+    return open_lake(lake).compare(policy, **axes, **judging)
 
 
 def _tell(diff: Diff, *, as_json: bool, as_markdown: bool) -> None:

@@ -96,9 +96,8 @@ def run_demo(workdir: Path, *, suites: Sequence[str] | None = None, fresh: bool 
         status.update(f"replaying: {rows:,} decisions, three times over")
 
     with console.status("replaying") as status:
-        base = lake.replay(sources=sources, on_rows=told)
-        recorded = lake.replay(policy=candidate, sources=sources, on_rows=told)
-        cand = lake.replay(policy=candidate, context=candidate, sources=sources, on_rows=told)
+        askings = [None, candidate, {"policy": candidate, "context": candidate}]
+        base, recorded, cand = lake.replay_all(askings, sources=sources, on_rows=told)
         diff = wb.compare(base, cand, cluster=CLUSTER)
     with console.status("asking what each change is due to, and what the log exercises"):
         grid = wb.grid(lake, candidate, context=candidate, sources=sources)

@@ -1,4 +1,4 @@
-"""Where the chunks of a replay are decided: in this process, or on Ray.
+"""Where the chunks of a replay are decided: in this process, by several threads, or on Ray.
 
 One rule: an executor changes where and when a chunk is decided, never what comes out. Every chunk has one answer,
 answers come in the order of the chunks, and an error ends the replay as it would here.
@@ -8,9 +8,11 @@ What travels is in this module, and holds no handle of anything: Arrow tables, t
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -19,7 +21,7 @@ from workbench.ending import ending
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -32,7 +34,10 @@ used, and left as it is."""
 LOCAL = "local"
 RAY = "ray"
 
+_S = TypeVar("_S")
 _T = TypeVar("_T")
+_Tasks: TypeAlias = "SimpleQueue[tuple[_S, SimpleQueue[Any]] | None]"
+"""Things to work on, and where the answer is wanted; None: a thread is to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +161,83 @@ def ahead(chunks: Iterator[_T]) -> Generator[_T, None, None]:
                 return
             wanted.put(True)
             yield chunk
+
+
+class Stopped(Exception):  # noqa: N818 - it never leaves its thread
+    """What a thread is at is not wanted any more."""
+
+
+def in_order(
+    work: Callable[[_S, Callable[[], None]], _T], given: Iterable[_S], threads: int
+) -> Generator[_T, None, None]:
+    """Yield what work makes of each thing that is given, in the order they are given, made by several threads.
+
+    Args:
+        work: called in a thread, of several things at a time. It is handed a function to call now and then, which
+            raises `Stopped` once nobody wants what it makes.
+        given: taken in the caller's thread, as far ahead of what is yielded as there are threads.
+        threads: how many, at least one.
+
+    Raises:
+        BaseException: whatever work raises, of the first thing of which it does.
+
+    Cost: what is made of so many things, and of one more, is in memory. When it is closed, it waits for those under
+        way.
+
+    Example:
+        >>> list(in_order(lambda text, _: text.upper(), "abc", threads=2))
+        ['A', 'B', 'C']
+    """
+    wanted: _Tasks[_S] = SimpleQueue()
+    over = Event()
+
+    def stop() -> None:
+        over.set()
+        for _ in workers:
+            wanted.put(None)
+        for each in workers:
+            if each.ident is not None:
+                each.join()
+
+    # No pool, as in `ahead`.
+    told = (work, wanted, partial(_require_going, over))
+    workers = [Thread(target=_work, args=told, name="redecide-deciding", daemon=True) for _ in range(threads)]
+    answers: deque[SimpleQueue[Any]] = deque()
+    with ending(stop):
+        for each in workers:
+            each.start()
+        for thing in given:
+            answers.append(SimpleQueue())
+            wanted.put((thing, answers[-1]))
+            if len(answers) > threads:
+                yield _taken(answers)
+        while answers:
+            yield _taken(answers)
+
+
+def _require_going(over: Event) -> None:
+    if over.is_set():
+        raise Stopped
+
+
+def _work(
+    work: Callable[[_S, Callable[[], None]], _T],
+    wanted: _Tasks[_S],
+    going: Callable[[], None],
+) -> None:
+    """What a thread of `in_order` does until it is told to end."""
+    while (task := wanted.get()) is not None:
+        thing, answer = task
+        try:
+            going()
+            answer.put((work(thing, going), None))
+        except BaseException as exc:  # noqa: BLE001 - raised again, where the answer is taken
+            answer.put((None, exc))
+        del task, thing, answer  # a thread that waits holds nothing
+
+
+def _taken(answers: deque[SimpleQueue[Any]]) -> Any:
+    made, failure = answers.popleft().get()
+    if failure is not None:
+        raise failure
+    return made

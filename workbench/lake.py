@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -28,24 +28,18 @@ from workbench.opening import no_tables, nothing_decided, require_folder, store_
 from workbench.overview import Overview, lines, overview
 from workbench.pins import Pins, heads, pinned, require_reachable
 from workbench.recorded_bundles import rebuilt, whole_version
+from workbench.replayable import Replayable
 from workbench.scan import scan
 from workbench.shelf import Shelf
 from workbench.tracking import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Mapping
     from os import PathLike
 
     from runtime.bundle import Bundle
     from runtime.trace import Table
-    from workbench.closed_loop.state import Approvals
-    from workbench.executors import Executor
-    from workbench.redeciding import EngineName
     from workbench.replay import Replay
-    from workbench.rows import Engine
-    from workbench.splitting import Split
-    from workbench.sweep import Given, Money, Over, Sweep
     from workbench.viewing.decision import Decision
 
 
@@ -85,7 +79,7 @@ def open_lake(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Lake:
+class Lake(Replayable):
     """A lake at a pin. Made by `open_lake`; every table is a LazyFrame with the columns of `runtime.trace`."""
 
     uri: str
@@ -295,80 +289,6 @@ class Lake:
             except (BundleNotFound, BundleError):
                 self._bundles[version] = None
         return self._bundles[version]
-
-    def replay(
-        self,
-        policy: str | PathLike[str] | Bundle | None = None,
-        *,
-        context: str | PathLike[str] | Bundle = "recorded",
-        limits: str | PathLike[str] | Bundle | None = None,
-        sources: Mapping[str, Any] | None = None,
-        versions: Mapping[str, int | str] | None = None,
-        at: datetime | None = None,
-        recompile: bool | None = None,
-        state: Literal["recorded", "simulated"] = "recorded",
-        approvals: Approvals = "recorded",
-        engine: EngineName | Engine = "auto",
-        executor: Executor = "local",
-        on_rows: Callable[[int], object] | None = None,
-    ) -> Replay:
-        """Decide every recorded decision again; see `workbench.versions.replay_lake`."""
-        from workbench.versions import replay_lake  # noqa: PLC0415 - the replay imports us
-
-        return replay_lake(
-            self,
-            policy,
-            context=context,
-            limits=limits,
-            sources=sources,
-            versions=versions,
-            at=at,
-            recompile=recompile,
-            state=state,
-            approvals=approvals,
-            engine=engine,
-            executor=executor,
-            on_rows=on_rows,
-        )
-
-    def sweep(
-        self,
-        policy: Given | Sequence[Given],
-        over: Over | None = None,
-        *,
-        context: Given = "recorded",
-        limits: Given | None = None,
-        sources: Mapping[str, Any] | None = None,
-        versions: Mapping[str, int | str] | None = None,
-        at: datetime | None = None,
-        engine: EngineName | Engine = "auto",
-        split: Split | None = None,
-        money: Money | None = None,
-        on_rows: Callable[[int], object] | None = None,
-    ) -> Sweep:
-        """Count what many versions of a policy would decide; see `workbench.sweep.sweep_lake`."""
-        from workbench.sweep import sweep_lake  # noqa: PLC0415 - the sweep imports us
-
-        return sweep_lake(
-            self,
-            policy,
-            over,
-            context=context,
-            limits=limits,
-            sources=sources,
-            versions=versions,
-            at=at,
-            engine=engine,
-            split=split,
-            money=money,
-            on_rows=on_rows,
-        )
-
-    def reopen(self, replay: str, **options: Any) -> Replay:
-        """Make a saved replay again, with the digest it was saved with; see `workbench.keeping.reopening.reopen`."""
-        from workbench.keeping.reopening import reopen  # noqa: PLC0415 - it imports us
-
-        return reopen(self, replay, **options)
 
     @cached_property
     def overview(self) -> Overview:

@@ -6,7 +6,6 @@ only by a cause of `CAUSES`, and that cause is its result.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,25 +18,20 @@ from runtime.record import decision_row, moment_of
 from workbench.asked import effective_bundle
 from workbench.effects import EFFECTS, now_of, then_of
 from workbench.ending import ending
-from workbench.executors import ahead, is_local
+from workbench.executors import ahead
 from workbench.history.caching import contexts_of
 from workbench.history.limiting import INPUTS, needs_inputs
 from workbench.history.records import ADDRESSES, MORE, Records, with_contexts
-from workbench.history.results import ENGINE as COLUMNAR
 from workbench.history.run import ColumnarRun
-from workbench.progress import progress
 from workbench.recorded import Recorded, prepare_recorded, recorded_facts
-from workbench.replay import FRAME, UNDECIDED, Replay, how
-from workbench.rows import Job, RowEngine, Undecided
-from workbench.spill import spilling
+from workbench.replay import FRAME, UNDECIDED
+from workbench.rows import Job, Undecided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from runtime.bundle import Bundle
     from runtime.policy import Prepared
-    from workbench.asked import Asked
-    from workbench.executors import Executor
     from workbench.history.contexts import Contexts
     from workbench.lake import Lake
     from workbench.recompile import Recompiler
@@ -107,68 +101,6 @@ class RowUnderWay:
     result: Decision | Undecided | None = None
 
 
-def run_replay(
-    lake: Lake,
-    *,
-    candidate: Bundle | None,
-    limits_of: Bundle | None,
-    recompiler: Recompiler | None,
-    verify: Recompiler | None,
-    labels: tuple[tuple[str, str], str],
-    asked: Asked | None = None,
-    engine: EngineName | Engine = "auto",
-    executor: Executor = "local",
-    on_rows: Callable[[int], object] | None = None,
-) -> Replay:
-    """Decide every recorded decision again.
-
-    Args:
-        lake: the pinned lake.
-        candidate: bundle whose policies decide; None: each row's own.
-        limits_of: bundle whose limits hold; None: as recorded.
-        recompiler: compiles contexts again; None: contexts as recorded.
-        verify: compiles the recorded spec at the recorded versions, for the second level; None: not asked.
-        labels: ((policy name, version), context) as shown.
-        asked: the axes, as the replay is to keep them.
-        engine: see `EngineName`; an `Engine` decides row by row.
-        executor: see `workbench.executors.Executor`.
-        on_rows: told how many rows a chunk had; None: a progress bar, where somebody may look.
-
-    Raises:
-        UnsupportedPolicy: `columnar` is demanded, and some row cannot be decided so; names the reason.
-        MissingExtra: Ray is asked for, and not installed.
-        ReplayFailure: Ray is asked for, and fails.
-
-    Cost: the self-replay, unless the lake kept it, and the candidate's; memory O(chunk) beside what stays.
-    """
-    total = Records(lake).count()
-    chosen = chosen_engine(engine, total)
-    rows = RowEngine() if isinstance(chosen, str) else chosen
-    plan = Plan(lake, rows, candidate, limits_of, recompiler, verify)
-    decided = decided_here(plan, chosen) if is_local(executor) else _there(executor, plan, chosen)
-    over = Counter[str]()
-    with (
-        spilling(FRAME, total) as found,
-        ending(decided.close),
-        progress(total, f"replaying {how(*labels)}", on_rows) as advance,
-    ):
-        for part in decided:
-            found.add(part)
-            over.update(part["handed_over"].drop_nulls().to_list())
-            advance(part.height)
-    name = f"{COLUMNAR} with {rows.name}" if in_columns(chosen) else rows.name
-    return Replay(
-        lake,
-        *labels,
-        found.frame(),
-        name,
-        dict(over),
-        found.files,
-        asked=asked,
-        engine_asked=engine if isinstance(engine, str) else None,
-    )
-
-
 def in_columns(chosen: EngineName | Engine) -> bool:
     """Whether columns decide, and Cedar only what they do not take."""
     return chosen in ("auto", "columnar")
@@ -193,14 +125,6 @@ def decided_here(plan: Plan, chosen: EngineName | Engine) -> Generator[pl.DataFr
         for chunk in chunks:
             for part in chunk.iter_slices(CHUNK):
                 yield replayed_by_rows(plan, part)
-
-
-def _there(
-    executor: Executor, plan: Plan, chosen: EngineName | Engine
-) -> Generator[pl.DataFrame, None, None]:
-    from workbench.portable import decided_on  # noqa: PLC0415 - it imports us
-
-    return decided_on(executor, plan, chosen)
 
 
 def columns_of(plan: Plan, chosen: EngineName | Engine) -> Sequence[str]:

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +32,7 @@ from workbench.errors import (
     ReplayFailure,
     UnsupportedPolicy,
 )
-from workbench.executors import Failure, PlacesWanted, ahead, is_local
+from workbench.executors import Failure, PlacesWanted, ahead, in_order, is_local
 from workbench.history.records import MORE, Records
 from workbench.lake import Lake, open_lake
 from workbench.portable import sent_of, tasks_of
@@ -41,7 +42,7 @@ from workbench.rows import RowEngine
 from workbench.where import recorded_places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from workbench.redeciding import EngineName
     from workbench.replay import Replay
@@ -170,6 +171,7 @@ def test_a_task_holds_what_its_rows_refer_to_and_no_more(desk: Lake) -> None:
     assert max(len(pickle.dumps(task)) for task in tasks) < len(pickle.dumps(chunks[0].to_arrow())) / 2
 
 
+@pytest.mark.slow
 def test_what_the_lake_lost_is_lost_there_too(desk: Lake, columns: None, tmp_path: Path) -> None:
     lake = copied(desk, tmp_path / "lake")
     contexts = pl.read_delta(str(tmp_path / "lake" / "contexts")).sort("context_hash")
@@ -433,3 +435,69 @@ def test_a_ray_that_was_started_for_a_replay_is_gone_after_it(desk: Lake, tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().isalnum()
     assert done.stderr == ""
+
+
+def test_answers_come_in_order_however_long_each_takes() -> None:
+    gates = [threading.Event() for _ in range(6)]
+
+    def work(number: int, _: Any) -> int:
+        if number % 2:
+            gates[number - 1].set()
+        else:
+            assert gates[number].wait(10), "the next one is worked on meanwhile"
+        return number
+
+    assert list(in_order(work, range(6), threads=2)) == list(range(6))
+
+
+def test_few_are_under_way_at_a_time() -> None:
+    taken: list[int] = []
+
+    def given() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    for number in in_order(lambda number, _: number, given(), threads=3):
+        assert taken[-1] <= number + 3
+
+
+def test_the_first_failure_is_raised_after_what_came_before_it() -> None:
+    def work(number: int, _: Any) -> int:
+        if number >= 3:
+            raise LookupError(number)
+        return number
+
+    found = in_order(work, range(9), threads=4)
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(LookupError, match="3"):
+        next(found)
+    assert _deciding() == []
+
+
+def test_what_nobody_waits_for_is_not_finished() -> None:
+    stopped: list[int] = []
+    begun = threading.Semaphore(0)
+
+    def work(number: int, going: Callable[[], None]) -> int:
+        if number == 0:
+            return number
+        begun.release()
+        try:
+            while True:
+                time.sleep(0.001)
+                going()
+        finally:
+            stopped.append(number)
+
+    found = in_order(work, range(9), threads=2)
+    assert next(found) == 0
+    assert begun.acquire(timeout=10)
+    found.close()
+    assert set(stopped) <= {1, 2}
+    assert stopped
+    assert _deciding() == []
+
+
+def _deciding() -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name == "redecide-deciding"]

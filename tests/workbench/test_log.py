@@ -407,6 +407,7 @@ def test_the_candidate_is_a_version_of_the_lakes_model(logged: LoggedRun, here: 
     assert version.tags["redecide.bundle_version"] == here.cand.policy[1]
 
 
+@pytest.mark.slow
 def test_what_waits_is_sent_with_the_next_and_draws_a_line(here: Diff, folder: Path) -> None:
     """A night whose server is away is on disk; the next one sends both, each once."""
     gates = [{"gates": [{"quantity": "harm_through", "at_most": most, "on": "log"}]} for most in (0, 10)]
@@ -477,6 +478,7 @@ def test_everything_that_is_logged_passes_the_door(
 # The caller's MLflow.
 
 
+@pytest.mark.slow
 def test_the_callers_mlflow_is_left_as_it_was(
     here: Diff, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,7 +112,9 @@ def lake(
 ) -> None:
     """Time the way from Delta tables to a comparison, with peak memory and where the time goes."""
     with _lakes(lakes, rows or list(bench_config().sizes)) as uris:
-        runs = _runs("lake", [{"uri": uri, "engine": engine.value} for uri in uris])
+        wanted = [{"uri": uri, "engine": engine.value} for uri in uris]
+        runs = _runs("lake", wanted)
+        runs[-1] |= _runs("lake_profile", wanted[-1:])[0]
     _print("lake", runs, lake_lines, as_json=as_json)
 
 

@@ -31,6 +31,9 @@ LIBRARIES = ("redecide", "polars", "duckdb", "deltalake", "pyarrow", "cedarpy")
 _EVERY = 0.005
 """Seconds between two looks of `Sampler`."""
 _OURS = ("workbench.", "runtime.")
+_WAITING = ("workbench.executors:", "workbench.progress:")
+"""Functions of threads that wait for others, or draw."""
+_ELSEWHERE = "(elsewhere)"
 _ANSWER = "redecide-bench "
 """What begins the line on which a child answers."""
 
@@ -85,7 +88,10 @@ def machine() -> dict[str, Any]:
 
 @dataclass
 class Sampler:
-    """Where the time goes: which of our functions is innermost on the main thread, looked at every 5 ms."""
+    """Where the time goes: which of our functions is innermost on each thread, looked at every 5 ms.
+
+    Threads that wait for others, or draw, are left out; where all do, the main one counts.
+    """
 
     seen: Counter[str] = field(default_factory=Counter)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -109,9 +115,15 @@ class Sampler:
         if self._thread is not None:
             self._thread.join()
 
-    def _watch(self, watched: int) -> None:
+    def _watch(self, main: int) -> None:
+        own = threading.get_ident()
         while not self._stop.wait(_EVERY):
-            self.seen[_innermost(sys._current_frames().get(watched))] += 1  # noqa: SLF001 - the documented way
+            frames = sys._current_frames()  # noqa: SLF001 - the documented way
+            every = {each: _innermost(frame) for each, frame in frames.items() if each != own}
+            at_work = [
+                name for name in every.values() if name != _ELSEWHERE and not name.startswith(_WAITING)
+            ]
+            self.seen.update(at_work or [every.get(main, _ELSEWHERE)])
 
     def shares(self, most: int = 12) -> dict[str, float]:
         """Shares of the time by function, largest first."""
@@ -126,7 +138,7 @@ def _innermost(frame: FrameType | None) -> str:
         if module.startswith(_OURS) and not module.startswith("workbench.bench."):
             return f"{module}:{frame.f_code.co_name}"
         frame = frame.f_back
-    return "(elsewhere)"
+    return _ELSEWHERE
 
 
 def in_child(task: str, *, module: str = "workbench.bench.tasks", **params: Any) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _pairs(runs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any
 
 def lake_lines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Delta tables to a comparison: a line a run, phases, and where the time goes."""
-    yield "lake: from Delta tables to a comparison (self-replay, candidate, numbers), in a fresh process"
+    yield "lake: from Delta tables to a comparison (open, self-replay with candidate, numbers), in a fresh process"
     yield f"{'rows':>12} {'seconds':>9} {'cpu s':>9} {'k dec/s':>9} {'MiB':>7}  engine"
     for run in runs:
         yield (
@@ -100,7 +100,8 @@ def lake_lines(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     last = runs[-1]
     for name, seconds in last["phases"].items():
         yield f"    {name:<12} {seconds:>8.2f} s, {last['phases_cpu'][name]:>8.2f} s of processor time"
-    yield f"where the time goes ({last['rows']:,} rows):"
+    yield f"    {'memory':<12} {last['replayed_mib']:>8.0f} MiB until the numbers, {last['peak_mib']:.0f} in all"
+    yield f"where the time goes ({last['rows']:,} rows, in a run of its own):"
     yield from _where(last)
     for run in runs:
         counts = run["counts"]["candidate"]

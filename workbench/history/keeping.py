@@ -58,8 +58,7 @@ class Kept:
 
     def __iter__(self) -> Iterator[Prepared]:
         """Yield the chunks, in order, each ready for one more bundle."""
-        for chunk in self.chunks:
-            yield chunk._replace(sound=[each._replace(chunk=fresh(each.chunk)) for each in chunk.sound])
+        yield from map(refreshed, self.chunks)
 
 
 def found(lake: Lake, axes: Axes, columns: Sequence[str], *, strict: bool) -> Kept | None:
@@ -122,15 +121,24 @@ class Keeper:
 
     def add(self, prepared: Prepared) -> None:
         """Take a chunk."""
+        self.take(self.slimmed(prepared))
+
+    def slimmed(self, prepared: Prepared) -> Prepared | None:
+        """Return a chunk as it is kept, for `take`; None: none is, any more. Threads may ask at once."""
         if not self._fits:
-            return
-        if self.run.axes.verify is not None and not _clean(prepared):
+            return None
+        if self.run.axes.verify is not None and not clean(prepared):
             self._fits = False  # the first level alone may find otherwise
-        else:
-            self.kept.chunks.append(_kept(prepared, self.run.lake))
-            self.kept.size += _size(self.kept.chunks[-1])
-            self._height += prepared.height
-            self._fits = self.kept.size * self.expected <= shelf.MOST * self._height
+            return None
+        return _kept(prepared, self.run.lake)
+
+    def take(self, slimmed: Prepared | None) -> None:
+        """Take the next chunk."""
+        if slimmed is not None:
+            self.kept.chunks.append(slimmed)
+            self.kept.size += _size(slimmed)
+            self._height += slimmed.height
+            self._fits &= self.kept.size * self.expected <= shelf.MOST * self._height
         if not self._fits:
             self.kept.chunks.clear()
 
@@ -153,7 +161,22 @@ def _still(kept: Kept, now: Files) -> bool:
     return not settled or kept.files == now  # a context that was lost may be there again
 
 
-def _clean(prepared: Prepared) -> bool:
+def refreshed(prepared: Prepared) -> Prepared:
+    """Return the same chunk for one more bundle: deciding notes things in what it reads."""
+    return prepared._replace(sound=[each._replace(chunk=fresh(each.chunk)) for each in prepared.sound])
+
+
+def first_level(prepared: Prepared) -> Prepared:
+    """Return a chunk that is `clean` as a self-replay on the first level alone has it."""
+    sound = [each._replace(base=_first_level(each.base)) for each in prepared.sound]
+    return prepared._replace(sound=sound)
+
+
+def _first_level(base: pl.DataFrame) -> pl.DataFrame:
+    return base.with_columns(recompilable=pl.lit(None, pl.Boolean))
+
+
+def clean(prepared: Prepared) -> bool:
     """Whether no row failed a self-replay on both levels, which has more that can fail than the first alone."""
     broken = (sound.over.filter(pl.col("why") == BROKEN).height for sound in prepared.sound)
     settled = (sound.settled.height for sound in prepared.sound)
@@ -173,8 +196,7 @@ def _kept(prepared: Prepared, lake: Lake) -> Prepared:
 
 
 def _slim(sound: Sound) -> Sound:
-    base = sound.base.with_columns(recompilable=pl.lit(None, pl.Boolean))
-    return sound._replace(chunk=slim(sound.chunk), rows=None, base=base)
+    return sound._replace(chunk=slim(sound.chunk), rows=None, base=_first_level(sound.base))
 
 
 def _records(

@@ -134,8 +134,6 @@ class ColumnarRun:
     """Holds the texts of contexts, where they are compiled again."""
     strict: bool = False
     """Refuse to hand over, and decide rows with evaluation errors without their messages."""
-    handed_over: dict[str, int] = field(default_factory=dict)
-    """Rows by reason, so far."""
     _addresses: dict[str, Addresses] = field(default_factory=dict)
 
     def chunk(self, records: pl.DataFrame) -> pl.DataFrame:
@@ -310,8 +308,6 @@ class ColumnarRun:
         return (found, over) if over.is_empty() else (found.filter(found.here), over)
 
     def _by_rows(self, records: pl.DataFrame, over: pl.DataFrame) -> pl.DataFrame:
-        for why, n in over.group_by("why").len().iter_rows():
-            self.handed_over[why] = self.handed_over.get(why, 0) + n
         if self.strict:
             raise refusal(over)
         found = self.by_rows(records)

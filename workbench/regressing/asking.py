@@ -56,17 +56,22 @@ class Question:
         """Whether the candidate is the very version that it is held beside."""
         return self.base is not None and self.base.version == self.bundle.version
 
-    def baseline_of(self, lake: Lake) -> Replay:
-        """Decide a window as the baseline does."""
-        return lake.replay(policy=self.base, recompile=False)
-
     def candidate_of(self, lake: Lake) -> Replay:
         """Decide a window as the candidate would."""
+        return lake.replay(**self._candidate)
+
+    def both_of(self, lake: Lake) -> tuple[Replay, Replay]:
+        """Decide a window as the baseline does and as the candidate would, over one scan."""
+        base, cand = lake.replay_all([{"policy": self.base, "recompile": False}, self._candidate])
+        return base, cand
+
+    @property
+    def _candidate(self) -> dict[str, Any]:
+        """The candidate, as `lake.replay` takes it."""
         more: dict[str, Any] = {} if not self.sources else {"sources": self.sources}
         recompile = None if self.context != "recorded" else False
-        return lake.replay(
-            policy=self.bundle, context=self.context, limits=self.limits, recompile=recompile, **more
-        )
+        axes = {"policy": self.bundle, "context": self.context, "limits": self.limits}
+        return {**axes, "recompile": recompile, **more}
 
     def result(self, **said: Any) -> Candidate:
         """Return what is said of it."""

@@ -30,7 +30,7 @@ from workbench.texts import count, visible
 from workbench.words import headline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from runtime.canonical import Json
@@ -63,7 +63,7 @@ def judge(
     plan: Plan,
     look: Look,
     earlier: pl.DataFrame | None,
-    base: Replay,
+    replayed: Callable[[Lake], tuple[Replay, Replay]],
     folder: Path,
     *,
     entry: str,
@@ -77,7 +77,7 @@ def judge(
         plan: the window.
         look: the window, by its place among the nights.
         earlier: sums of every session that earlier nights looked at; None: there was none.
-        base: the window, decided by the baseline.
+        replayed: gives the window, decided by the baseline and by the candidate.
         folder: for what is written; what is there is replaced.
         entry: id of what MLflow is to have of it.
 
@@ -89,7 +89,7 @@ def judge(
     """
     window = plan.new(lake)
     _require_another(asked, window)
-    diff = _compared(job, base, asked.candidate_of(window))
+    diff = _compared(job, *replayed(window))
     _require_replayed(diff)
     wanted = looks.quantities_of(job.gates, job.stakes)
     sums = _sums(job, lake, asked, plan, diff, wanted, earlier)
@@ -205,7 +205,7 @@ def _sums(
     again = plan.again(lake)
     if again is None:
         return found
-    whole = _compared(job, asked.baseline_of(again), asked.candidate_of(again))
+    whole = _compared(job, *asked.both_of(again))
     fresh = found.join(plan.touched.select(SESSION), on=SESSION, how="anti")
     return pl.concat([fresh, tallying.sums_of(whole, wanted, job.cluster)])
 

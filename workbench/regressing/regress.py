@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -274,9 +274,8 @@ class _Run:
             return state.judged(begun, each.series, drifted)
         if plan.begins:
             return state.judged(begun, each.series, begins(question, plan, each.look))
-        base, earlier = self._base(question, plan), state.sums(each.series)
-        self.at("replayed")
-        found = judge(self.job, self.lake, question, plan, each.look, earlier, base, place, entry=entry)
+        earlier, replayed = state.sums(each.series), partial(self._replayed, question, plan)
+        found = judge(self.job, self.lake, question, plan, each.look, earlier, replayed, place, entry=entry)
         self.at("filed")
         return state.judged(begun, each.series, found.candidate, found.sums)
 
@@ -291,15 +290,19 @@ class _Run:
         self.at("logged")
         return begun
 
-    def _base(self, question: Question, plan: Plan) -> Replay:
-        """The window, decided by the baseline: once for all candidates that look at the same decisions."""
+    def _replayed(self, question: Question, plan: Plan, lake: Lake) -> tuple[Replay, Replay]:
+        """The window as the baseline decides it, once for all candidates that look at it, and as this one does."""
         window = plan.window
         version = None if question.base is None else question.base.version
         key = (tuple(sorted(window.after.items())), tuple(sorted(window.to.items())), plan.stretch, version)
-        if key not in self._bases:
+        if (known := self._bases.get(key)) is not None:
+            found = known, question.candidate_of(known.lake)  # what that lake kept is prepared
+        else:
             self._bases.clear()  # a replay of a million decisions takes a gigabyte
-            self._bases[key] = question.baseline_of(plan.new(self.lake))
-        return self._bases[key]
+            found = question.both_of(lake)
+            self._bases[key] = found[0]
+        self.at("replayed")
+        return found
 
     def _place(self, begun: Begun, each: Asked) -> Path:
         """The folder of one window's artifacts."""

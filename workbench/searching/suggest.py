@@ -209,7 +209,8 @@ def suggest(
     bundle = asked.policy
     assert bundle is not None  # noqa: S101 - given, or the only one
     parts = split or Split()
-    diff = compare(lake.replay(recompile=False), lake.replay(bundle, context=context, sources=sources, at=at))
+    cand = {"policy": bundle, "context": context, "sources": sources, "at": at}
+    diff = compare(*lake.replay_all([{"recompile": False}, cand]))
     rows = diff.frame.filter((pl.col("then") == "ran") & (pl.col("effect") == "same")).collect()
     rows = rows.filter(parts.part(rows, lake.labels) == "search")
     harm, good = (rows.filter(side=name)["decision_id"] for name in ("attack", "honest"))

@@ -66,6 +66,7 @@ def test_contexts_compile_again(tmp_path: Path) -> None:
     assert (counts["recompilable"], counts["not_recompilable"]) == (1_500, 0)
 
 
+@pytest.mark.slow
 def test_every_column_is_what_the_runtime_records() -> None:
     """Beyond what a replay compares: reasons, inputs of stages, patched derivations."""
     frame, bundle = desk_columns(12_000), load_bundle(shipped("support-desk/baseline"))
@@ -111,6 +112,7 @@ def test_the_evidence_holds(lake: str) -> None:
         check_address(table, row)
 
 
+@pytest.mark.slow
 def test_a_lake_of_several_blocks_is_one_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk_module, "BLOCK", 500)
     monkeypatch.setattr(lake_module, "BLOCK", 500)

@@ -160,6 +160,7 @@ def test_the_command_prints_json_with_the_machine(tmp_path: Path) -> None:
     assert found["runs"][0]["file_system"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", ["one", "hundred", "hundred_tools"])
 def test_the_toolkit_is_durable_where_it_is_said_to_be(toolkit: Toolkit, rules: str, tmp_path: Path) -> None:
     """While its process lives: two entries a call are in the file, and as it ships none need be."""

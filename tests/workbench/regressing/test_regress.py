@@ -78,6 +78,7 @@ def said(found: Night) -> list[tuple[object, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_nights_together_say_what_one_night_over_all_says(desk: Growing, tmp_path: Path) -> None:
     """Windows cut through sessions; labels come nights later; the last look is that of one night over all."""
     end, reviewed = desk.last[DESK], desk.last["review"]
@@ -105,6 +106,7 @@ def test_nights_together_say_what_one_night_over_all_says(desk: Growing, tmp_pat
     assert seen[4].window.decisions == 0
 
 
+@pytest.mark.slow
 def test_sessions_that_go_on_are_counted_once(desk: Growing, tmp_path: Path) -> None:
     end = desk.last[DESK]
     path = job_file(tmp_path)
@@ -122,6 +124,7 @@ def test_sessions_that_go_on_are_counted_once(desk: Growing, tmp_path: Path) -> 
     assert max(gate.sessions for gate in second.gates) <= sessions
 
 
+@pytest.mark.slow
 def test_nothing_new_says_what_was_said_and_logs_nothing(desk: Growing, tmp_path: Path) -> None:
     desk.grow(desk=desk.last[DESK], review=desk.last["review"])
     path = job_file(tmp_path, tables='[mlflow]\nexperiment = "e"\n')
@@ -219,6 +222,7 @@ def test_a_lake_that_is_not_there_is_told_and_written(tmp_path: Path) -> None:
     assert written["problems"] == list(found.problems)
 
 
+@pytest.mark.slow
 def test_a_night_that_was_stopped_is_finished_by_the_same_windows_first(
     desk: Growing, tmp_path: Path
 ) -> None:
@@ -247,6 +251,7 @@ class _StoppedError(Exception):
     """The process dies here."""
 
 
+@pytest.mark.slow
 def test_what_came_after_a_stopped_night_is_a_night_of_its_own(desk: Growing, tmp_path: Path) -> None:
     end = desk.last[DESK]
     desk.grow(desk=end // 2)
@@ -267,8 +272,9 @@ def test_what_came_after_a_stopped_night_is_a_night_of_its_own(desk: Growing, tm
     assert folders == ["night-00001", "night-00002"]
 
 
+@pytest.mark.slow
 def test_several_candidates_share_the_baselines_replay(desk: Growing, tmp_path: Path) -> None:
-    from workbench.lake import Lake
+    from workbench import replaying, versions
 
     desk.grow(desk=desk.last[DESK])
     other = tmp_path / "other"
@@ -277,21 +283,23 @@ def test_several_candidates_share_the_baselines_replay(desk: Growing, tmp_path: 
         (other / each.name).write_bytes(each.read_bytes())
     policies = other / "orders.cedar"
     policies.write_text(policies.read_text() + "\n// another version\n")
-    calls = []
-    plain = Lake.replay
+    calls: list[Any] = []
+    plain = replaying.run_replays
 
-    def counted(self: Lake, *args: Any, **options: Any) -> Any:
-        calls.append(options.get("policy"))
-        return plain(self, *args, **options)
+    def counted(lake: Any, askings: Any, **options: Any) -> Any:
+        calls.extend(asked.policy for asked in askings)
+        return plain(lake, askings, **options)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Lake, "replay", counted)
+        patched.setattr(versions, "run_replays", counted)
         found = night(job_file(tmp_path, candidates=[str(CANDIDATE), str(other)]))
     assert [each.night for each in found.candidates] == [1, 1]
     assert found.candidates[0].version != found.candidates[1].version
     assert calls.count(None) == 1, "the baseline, as recorded, is decided once"
+    assert len(calls) == 3
 
 
+@pytest.mark.slow
 def test_again_judges_the_same_windows_by_other_thresholds(desk: Growing, tmp_path: Path) -> None:
     desk.grow(desk=desk.last[DESK], review=desk.last["review"])
     log = GATES.replace("at_most", 'on = "log"\nat_most')
@@ -356,6 +364,7 @@ def test_a_job_may_be_of_some_tenants_only(desk: Growing, tmp_path: Path) -> Non
     assert found.window.decisions == lake.where(pl.col("tenant") == "acme").history.collect().height > 0
 
 
+@pytest.mark.slow
 def test_a_window_of_time_keeps_what_sessions_did_before_it(desk: Growing, tmp_path: Path) -> None:
     """Windows overlap: a session that a wider one saw whole is not cut down to its part of a narrower one."""
     desk.grow(desk=desk.last[DESK], review=desk.last["review"])
@@ -392,6 +401,7 @@ def _copied(folder: Path, to: Path) -> Path:
     return Path(shutil.copytree(folder, to))
 
 
+@pytest.mark.slow
 def test_a_night_that_was_finished_late_does_not_hide_its_regression(desk: Growing, tmp_path: Path) -> None:
     """Stopped while it found a regression on the log; the thresholds are then relaxed, and more comes: exit code 1."""
     desk.grow(desk=desk.last[DESK] // 2, review=desk.last["review"])
@@ -434,6 +444,7 @@ def test_a_candidate_that_was_in_force_could_not_run(desk: Growing, tmp_path: Pa
     assert "under this very version" in only(found).notes[0]
 
 
+@pytest.mark.slow
 def test_two_jobs_over_one_log_are_two_runs(desk: Growing, tmp_path: Path) -> None:
     """The same window, candidate and series, another threshold and state: MLflow has both, each with its verdict."""
     desk.grow(desk=desk.last[DESK], review=desk.last["review"])

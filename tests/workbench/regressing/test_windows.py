@@ -176,6 +176,7 @@ WINDOWS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=8,
     deadline=None,

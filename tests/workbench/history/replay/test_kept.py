@@ -24,13 +24,13 @@ class Reads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        chunks = Records.chunks
+        spans = Records.spans
 
         def counted(records: Records, *args: Any) -> Any:
             self.n += 1
-            return chunks(records, *args)
+            return spans(records, *args)
 
-        monkeypatch.setattr(Records, "chunks", counted)
+        monkeypatch.setattr(Records, "spans", counted)
 
 
 @pytest.fixture
@@ -88,6 +88,7 @@ def test_a_candidate_keeps_for_a_self_replay_and_both_levels_for_one(
     assert_frame_equal(found.rows, wanted.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "columnar"])
 def test_sweeps_begin_there_too(own: Lake, kit: Any, reads: Reads, engine: Any) -> None:
     bundles = candidates(kit)[:3]
@@ -101,6 +102,7 @@ def test_sweeps_begin_there_too(own: Lake, kit: Any, reads: Reads, engine: Any) 
         assert keeping.found(own, _plan(own), (), strict=True) is None
 
 
+@pytest.mark.slow
 def test_a_sweep_reads_again_what_another_schema_needs(own: Lake, kit: Any) -> None:
     other = kit.bundle(kit.PERMIT, kit.SCHEMA.replace("level?: Long, ", ""), "")
     bundles = [*candidates(kit)[:2], other]
@@ -117,6 +119,7 @@ def _plan(lake: Lake) -> Any:
     return Plan(lake, RowEngine(), None, None, None, None)
 
 
+@pytest.mark.slow
 def test_other_axes_are_read_afresh(own: Lake, kit: Any, both: Any, reads: Reads) -> None:
     own.replay(recompile=False)
     before = reads.n
@@ -208,6 +211,7 @@ def test_an_interrupted_replay_keeps_nothing(own: Lake, monkeypatch: pytest.Monk
     assert own.shelf.kept is None
 
 
+@pytest.mark.slow
 def test_threads_share_it(own: Lake, kit: Any) -> None:
     bundles = candidates(kit)
     alone = [open_lake(own.uri).replay(bundle).rows for bundle in bundles]
