@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from runtime.canonical import content_hash
+from workbench.ending import interrupts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +45,10 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """
     with _database().cursor() as cursor:
         try:
-            yield cursor
-        except (RuntimeError, duckdb.Error) as exc:  # of its own: where it calls Python, to look at a frame
-            if str(exc) != INTERRUPTED and KeyboardInterrupt.__name__ not in str(exc):
+            with interrupts_of(duckdb.Error):  # it calls Python to look at a frame
+                yield cursor
+        except RuntimeError as exc:
+            if str(exc) != INTERRUPTED:
                 raise
             raise KeyboardInterrupt from exc
 

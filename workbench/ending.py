@@ -56,3 +56,18 @@ def undoing(undo: Callable[[], object]) -> Iterator[None]:
     with ending(unless_whole):
         yield
         whole = True
+
+
+@contextmanager
+def interrupts_of(*kinds: type[BaseException]) -> Iterator[None]:
+    """Raise `KeyboardInterrupt` in place of what a library that calls Python makes of one that is raised there.
+
+    Args:
+        kinds: the errors of that library; those that do not name an interrupt stay what they are.
+    """
+    try:
+        yield
+    except kinds as exc:
+        if KeyboardInterrupt.__name__ not in str(exc):
+            raise
+        raise KeyboardInterrupt from exc

@@ -26,7 +26,7 @@ from weakref import ReferenceType, ref
 
 from polars.exceptions import PanicException
 
-from workbench.ending import ending
+from workbench.ending import ending, interrupts_of
 from workbench.progress_shown import surface
 from workbench.texts import shorten, visible
 
@@ -264,13 +264,9 @@ def _heeding(work: _Work) -> Iterator[None]:
             work.signals = reader
         else:  # somebody reads them already
             signal.set_wakeup_fd(before)
-        try:
+        # Polars calls Python from within a query, and takes an interrupt that is raised there for its own fault.
+        with interrupts_of(PanicException):
             yield
-        except PanicException as exc:
-            # Polars calls Python from within a query, and takes an interrupt that is raised there for its own fault.
-            if KeyboardInterrupt.__name__ in str(exc):
-                raise KeyboardInterrupt from exc
-            raise
 
 
 @contextmanager
